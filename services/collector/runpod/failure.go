@@ -1,0 +1,219 @@
+package runpod
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"regexp"
+	"strings"
+)
+
+// Category groups job failures by what to do about them. Its values are stable:
+// they are labels of alerts and metrics.
+type Category string
+
+// The categories of job failure.
+const (
+	// Validation means that the job's input was refused.
+	Validation Category = "validation"
+	// TimedOut means that the job exceeded its execution timeout.
+	TimedOut Category = "timeout"
+	// OutOfMemory means that the GPU or the worker ran out of memory.
+	OutOfMemory Category = "oom"
+	// Crash means that the worker died or never reported.
+	Crash Category = "crash"
+	// HandlerError means that the user's handler raised or returned an error.
+	HandlerError Category = "handler"
+	// Unknown means that the error does not say.
+	Unknown Category = "unknown"
+)
+
+const (
+	// maxMessageBytes bounds a message: a sentence or two in an alert.
+	maxMessageBytes = 512
+	// maxTypeBytes bounds the name of an error type.
+	maxTypeBytes = 128
+	// maxFrameBytes bounds a traceback frame: a path, a line and a function.
+	maxFrameBytes = 256
+)
+
+// Failure says why a job failed. All of its text is redacted, printable, in one
+// line and bounded.
+type Failure struct {
+	// Category is never empty.
+	Category Category
+	// Type is the exception's type, such as "torch.cuda.OutOfMemoryError"; ""
+	// when the error does not name one.
+	Type string
+	// Message is what the error says, at most 512 bytes.
+	Message string
+	// Frame is the innermost traceback frame as "file:line in function", ""
+	// when there is no traceback. It holds no source line.
+	Frame string
+}
+
+// Fingerprint returns a short hash that is equal for failures of one cause: of
+// category, type and frame, and, where there is no frame, of the message with
+// its numbers and identifiers left out.
+func (f Failure) Fingerprint() string {
+	cause := f.Frame
+	if cause == "" {
+		cause = normalise(f.Message)
+	}
+	sum := sha256.Sum256([]byte(string(f.Category) + "\x00" + f.Type + "\x00" + cause))
+	return hex.EncodeToString(sum[:6]) // 48 bits: 1 % chance of a clash at 2 million causes
+}
+
+// variable finds the parts of a message that differ between jobs: hexadecimal
+// identifiers of 8 digits or more, and numbers.
+var variable = regexp.MustCompile(`(?i)\b(?:0x)?[0-9a-f]{8,}\b|[0-9]+`)
+
+func normalise(message string) string { return variable.ReplaceAllString(message, "#") }
+
+// ParseFailure reads the error of a job that ended in status. RunPod sends plain
+// text, a string that holds the JSON of the handler library, or, where a handler
+// returned {"error": ...}, any JSON at all; rawError may be empty. It never
+// fails: an error that says nothing is of category [Unknown].
+func ParseFailure(status string, rawError json.RawMessage) Failure {
+	e := parseError(rawError)
+	f := Failure{
+		Type:    cleanText(typeName(e.kind), maxTypeBytes),
+		Message: cleanText(e.message, maxMessageBytes),
+		Frame:   lastFrame(e.trace),
+	}
+	f.Category = categorise(status, e)
+	return f
+}
+
+// jobError is the error of a job taken apart, raw.
+type jobError struct {
+	kind       string // the exception's type
+	message    string
+	trace      string
+	structured bool // only a handler can have sent it
+}
+
+func parseError(raw json.RawMessage) jobError {
+	if len(raw) == 0 || string(raw) == "null" {
+		return jobError{}
+	}
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		return parseValue(raw)
+	}
+	// The handler library sends its JSON inside of a string: parse twice.
+	if inner := strings.TrimSpace(text); strings.HasPrefix(inner, "{") && json.Valid([]byte(inner)) {
+		return parseValue(json.RawMessage(inner))
+	}
+	// Generator handlers send "handler: <message> traceback: <traceback>".
+	if message, trace, ok := strings.Cut(text, "traceback: "); ok && strings.HasPrefix(text, "handler: ") {
+		return jobError{message: strings.TrimPrefix(message, "handler: "), trace: trace, structured: true}
+	}
+	e := jobError{message: text}
+	if before, trace, ok := strings.Cut(text, "Traceback (most recent call last)"); ok {
+		e.kind, e.message = lastException(trace)
+		e.trace, e.structured = trace, true
+		if e.message == "" {
+			e.message = before
+		}
+	}
+	return e
+}
+
+// parseValue reads an error that is JSON other than a string.
+func parseValue(raw json.RawMessage) jobError {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return jobError{message: string(raw), structured: true}
+	}
+	e := jobError{structured: true}
+	for _, names := range []struct {
+		to    *string
+		names []string
+	}{
+		{&e.kind, []string{"error_type", "type"}},
+		{&e.message, []string{"error_message", "message", "error", "detail"}},
+		{&e.trace, []string{"error_traceback", "traceback"}},
+	} {
+		for _, name := range names.names {
+			if *names.to == "" {
+				// A member that is no string stays out; the whole is the message then.
+				_ = json.Unmarshal(fields[name], names.to)
+			}
+		}
+	}
+	if e.message == "" && e.kind == "" {
+		e.message = string(raw)
+	}
+	return e
+}
+
+// typeName undoes Python's str(type(e)): <class 'ValueError'> is ValueError.
+func typeName(kind string) string {
+	kind = strings.TrimSpace(kind)
+	if inner, ok := strings.CutPrefix(kind, "<class '"); ok {
+		return strings.TrimSuffix(inner, "'>")
+	}
+	return kind
+}
+
+// framePattern matches the head of one frame of a Python traceback. The source
+// line that follows it is not captured: it may hold literals.
+var framePattern = regexp.MustCompile(`File "([^"\n]{1,400})", line ([0-9]{1,9}), in ([^\s]{1,200})`)
+
+// lastFrame returns the innermost frame of a traceback.
+func lastFrame(trace string) string {
+	if len(trace) > maxScanBytes { // the innermost frame is at the end
+		trace = strings.ToValidUTF8(trace[len(trace)-maxScanBytes:], "")
+	}
+	all := framePattern.FindAllStringSubmatch(trace, -1)
+	if len(all) == 0 {
+		return ""
+	}
+	m := all[len(all)-1]
+	return cleanText(m[1]+":"+m[2]+" in "+m[3], maxFrameBytes)
+}
+
+var exceptionLine = regexp.MustCompile(`(?m)^([A-Za-z_][\w.]*)(?:: (.*))?$`)
+
+// lastException returns type and message of the line that ends a traceback.
+func lastException(trace string) (kind, message string) {
+	if len(trace) > maxScanBytes {
+		trace = strings.ToValidUTF8(trace[len(trace)-maxScanBytes:], "")
+	}
+	all := exceptionLine.FindAllStringSubmatch(trace, -1)
+	if len(all) == 0 {
+		return "", ""
+	}
+	m := all[len(all)-1]
+	return m[1], m[2]
+}
+
+// signs lists what tells a category from the error's type and message. The first
+// match wins, so that the specific go before the general.
+var signs = []struct {
+	pattern  *regexp.Regexp
+	category Category
+}{
+	{regexp.MustCompile(`(?i)executionTimeout exceeded|execution timed? ?out|exceeded (?:the )?execution ?timeout`), TimedOut},
+	{regexp.MustCompile(`(?i)job timed out after [0-9]+ retr`), Crash},
+	{regexp.MustCompile(`(?i)out of memory|OutOfMemoryError|\bOOM(?:[- ]?killed)?\b|\bMemoryError\b|cannot allocate memory|exit(?:ed)?(?: with)?(?: exit)?(?: code|status)? 137\b`), OutOfMemory},
+	{regexp.MustCompile(`(?i)Job has missing field|missing (?:required )?(?:field|input|parameter|key|argument)|\bValidationError\b|\bInputError\b|field required|(?:field|input|parameter|property|argument)\b.{0,60}\bis (?:a )?required|\bis a required property|invalid input`), Validation},
+	{regexp.MustCompile(`(?i)worker (?:exited|died|crashed|was killed)|segmentation fault|SIG(?:KILL|SEGV|ABRT)|exit(?:ed)? (?:with )?(?:exit )?(?:code|status) [1-9]`), Crash},
+}
+
+func categorise(status string, e jobError) Category {
+	if status == string(JobTimedOut) {
+		return TimedOut
+	}
+	text := cut(typeName(e.kind), maxTypeBytes) + " " + cut(e.message, maxScanBytes)
+	for _, s := range signs {
+		if s.pattern.MatchString(text) {
+			return s.category
+		}
+	}
+	if e.structured || e.kind != "" {
+		return HandlerError
+	}
+	return Unknown
+}

@@ -1,0 +1,114 @@
+package runpod
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ReadJob reads a job as RunPod's status route and completion webhook send it.
+// Input and output are passed over while r is read, so they cost no memory. It
+// reads at most maxBytes and keeps at most 1 MiB of them; longer input, like
+// input that is not a job, is an error of kind [TooLarge] or [Malformed]. The id
+// is empty when r has none.
+func ReadJob(r io.Reader, maxBytes int64) (Job, error) {
+	const op = "decode job"
+	body, err := readBody(r, call{limit: maxBytes, skim: true}, defaultMaxItemBytes)
+	if err != nil {
+		kind := Network
+		if errors.Is(err, errTooLarge) {
+			kind = TooLarge
+		}
+		return Job{}, &Error{Op: op, Kind: kind, Detail: cleanText(err.Error(), maxDetailBytes), Err: err}
+	}
+	j, err := decodeJob(body)
+	if err != nil {
+		return Job{}, &Error{Op: op, Kind: Malformed, Detail: cleanText(err.Error(), maxDetailBytes)}
+	}
+	return j, nil
+}
+
+// skimmer copies one JSON object to a buffer and writes null in place of the
+// values of its members input and output. It judges no syntax: what it lets
+// through is decoded afterwards, and text that is not JSON stays that way.
+type skimmer struct {
+	to  *bytes.Buffer
+	max int64 // bytes to keep
+
+	depth    int
+	inString bool
+	escaped  bool
+	wantKey  bool // the next string of depth 1 is a member name
+	inKey    bool
+	key      []byte // the current member name of depth 1, without its quotes
+	dropping bool   // within a value that is left out
+}
+
+// maxKeyBytes is more than the longest member name of interest.
+const maxKeyBytes = 16
+
+// Write takes the next bytes of the object.
+func (s *skimmer) Write(p []byte) (int, error) {
+	for _, b := range p {
+		if s.inString {
+			s.text(b)
+		} else {
+			s.structure(b)
+		}
+		if int64(s.to.Len()) > s.max {
+			return 0, fmt.Errorf("%w: more than %d bytes beside its output", errTooLarge, s.max)
+		}
+	}
+	return len(p), nil
+}
+
+// text takes a byte within a string.
+func (s *skimmer) text(b byte) {
+	switch {
+	case s.escaped:
+		s.escaped = false
+	case b == '\\':
+		s.escaped = true
+	case b == '"':
+		s.inString, s.inKey = false, false
+	}
+	if s.inKey && len(s.key) < maxKeyBytes {
+		s.key = append(s.key, b)
+	}
+	s.keep(b)
+}
+
+// structure takes a byte outside of strings.
+func (s *skimmer) structure(b byte) {
+	switch b {
+	case '"':
+		s.inString = true
+		if s.depth == 1 && s.wantKey {
+			s.wantKey, s.inKey, s.key = false, true, s.key[:0]
+		}
+	case '{', '[':
+		s.depth++
+		s.wantKey = s.wantKey || s.depth == 1
+	case '}', ']':
+		if s.depth == 1 {
+			s.dropping = false
+		}
+		s.depth--
+	case ',':
+		if s.depth == 1 {
+			s.dropping, s.wantKey = false, true
+		}
+	}
+	s.keep(b)
+	if b == ':' && s.depth == 1 && !s.dropping && (string(s.key) == "output" || string(s.key) == "input") {
+		s.to.WriteString("null")
+		s.dropping = true
+	}
+}
+
+func (s *skimmer) keep(b byte) {
+	if !s.dropping {
+		s.to.WriteByte(b)
+	}
+}
