@@ -1,0 +1,82 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Everything that is installed for this repository goes to .tmp/, which git ignores.
+BIN := $(CURDIR)/.tmp/bin
+GOLANGCI_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+MODULES := cmd/tocsin internal proto services/alerter services/collector services/notifier test
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## Say what make can do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## Build the tocsin command into .tmp/bin
+	@mkdir -p $(BIN)
+	go build -trimpath -o $(BIN)/tocsin ./cmd/tocsin
+
+.PHONY: demo
+demo: build ## Run the whole system against a simulated RunPod in which things go wrong
+	@$(BIN)/tocsin demo
+
+.PHONY: up
+up: build ## Run the whole system against RunPod (needs RUNPOD_API_KEY)
+	@$(BIN)/tocsin up
+
+.PHONY: test
+test: redis ## Install what the tests need and run them all
+	go test -race work
+	go test -count=1 ./test/arch
+
+.PHONY: redis
+redis:
+	@test/install redis-server
+
+.PHONY: bench
+bench: redis ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem work
+
+.PHONY: gen
+gen: export GOWORK = off
+gen: ## Generate Go from proto/ (buf and its plugins are pinned in tools/go.mod)
+	@buf=$$(go -C tools tool -n buf); $$buf format -w proto; $$buf lint; $$buf generate
+
+.PHONY: breaking
+breaking: export GOWORK = off
+breaking: ## Compare proto/ with what was released last (proto/baseline.binpb)
+	@buf=$$(go -C tools tool -n buf); $$buf breaking --against proto/baseline.binpb
+
+.PHONY: baseline
+baseline: export GOWORK = off
+baseline: ## Take proto/ as it is as the baseline of `make breaking`
+	@buf=$$(go -C tools tool -n buf); $$buf build -o proto/baseline.binpb
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## Lint every module
+	@$< run $(MODULES:%=./%/...)
+
+$(BIN)/golangci-lint-$(GOLANGCI_VERSION):
+	@mkdir -p $(BIN)
+	GOWORK=off GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv $(BIN)/golangci-lint $@
+
+.PHONY: alone
+alone: export GOWORK = off
+alone: ## Vet each module as if the others were not there, and check its go.mod
+	@for m in $(MODULES); do \
+	  echo "alone: $$m"; \
+	  go -C $$m vet ./...; \
+	  go -C $$m mod tidy -diff; \
+	done
+
+.PHONY: vuln
+vuln: $(BIN)/govulncheck-$(GOVULNCHECK_VERSION) ## Look for known vulnerabilities in what is called
+	@for m in $(MODULES); do echo "vuln: $$m"; $< -C $$m ./...; done
+
+$(BIN)/govulncheck-$(GOVULNCHECK_VERSION):
+	@mkdir -p $(BIN)
+	GOWORK=off GOBIN=$(BIN) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	@mv $(BIN)/govulncheck $@
