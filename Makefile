@@ -6,7 +6,7 @@ SHELL := bash
 BIN := $(CURDIR)/.tmp/bin
 GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
-MODULES := cmd/tocsin internal proto services/alerter services/collector services/notifier test
+MODULES := cmd/tocsin internal proto rules services/alerter services/collector services/notifier test
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: help

@@ -21,6 +21,7 @@ require (
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
+	github.com/tocsin-dev/tocsin/rules v0.0.0-00010101000000-000000000000
 	github.com/yuin/gopher-lua v1.1.1 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
@@ -36,3 +37,5 @@ replace github.com/tocsin-dev/tocsin/services/collector => ../../services/collec
 replace github.com/tocsin-dev/tocsin/services/alerter => ../../services/alerter
 
 replace github.com/tocsin-dev/tocsin/services/notifier => ../../services/notifier
+
+replace github.com/tocsin-dev/tocsin/rules => ../../rules
