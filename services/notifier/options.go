@@ -1,0 +1,145 @@
+package notifier
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/internal/secret"
+)
+
+const (
+	// defaultGRPCAddress serves NotifierService.
+	defaultGRPCAddress = "127.0.0.1:9092"
+	// defaultHTTPAddress serves metrics and health. It is not 9093, where an
+	// Alertmanager may run.
+	defaultHTTPAddress = "127.0.0.1:9193"
+)
+
+// Config is the section "notifier" of the configuration.
+type Config struct {
+	// ConfigFile is a file in Alertmanager's format that names the routes and
+	// the receivers. Empty means the default routes, whose only receiver prints.
+	ConfigFile string `yaml:"config_file"`
+	// ExternalURL is what messages give as the address of this notifier. Empty
+	// means its HTTP address.
+	ExternalURL string `yaml:"external_url"`
+	// GRPCAddress is where the NotifierService is served.
+	GRPCAddress string `yaml:"grpc_address"`
+	// HTTPAddress is where metrics, liveness and readiness are read.
+	HTTPAddress string `yaml:"http_address"`
+	// Token is the bearer token that the ports ask for, the health paths apart.
+	// Empty asks for none.
+	Token secret.String `yaml:"token"`
+	// TokenFile is a file that holds the token, in place of Token.
+	TokenFile string `yaml:"token_file"`
+	// Insecure allows addresses beyond loopback without a token.
+	Insecure bool `yaml:"insecure"`
+}
+
+// DefaultConfig returns loopback addresses, no token and no file of routes.
+func DefaultConfig() Config {
+	return Config{GRPCAddress: defaultGRPCAddress, HTTPAddress: defaultHTTPAddress}
+}
+
+// Validate returns every mistake at once, each by its key.
+func (c *Config) Validate() error {
+	token := c.Token
+	var errs []error
+	if c.TokenFile != "" && token.Set() {
+		errs = append(errs, errors.New("notifier.token and notifier.token_file are both set"))
+	} else if c.TokenFile != "" {
+		token = "from a file"
+	}
+	if c.ExternalURL != "" {
+		if u, err := url.Parse(c.ExternalURL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			errs = append(errs, errors.New("notifier.external_url: not an http or https URL"))
+		}
+	}
+	errs = append(errs,
+		proc.CheckListen("notifier.grpc_address", c.GRPCAddress, token, c.Insecure),
+		proc.CheckListen("notifier.http_address", c.HTTPAddress, token, c.Insecure))
+	return errors.Join(errs...)
+}
+
+// Apply copies the section into o. It returns an error when the token's file
+// cannot be used.
+func (c *Config) Apply(o *Options) error {
+	token, err := secret.Resolve("notifier.token", c.Token, c.TokenFile)
+	if err != nil {
+		return fmt.Errorf("resolve token: %w", err)
+	}
+	o.ConfigFile, o.ExternalURL = c.ConfigFile, c.ExternalURL
+	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
+	o.Token, o.Insecure = token, c.Insecure
+	return nil
+}
+
+// Addresses are the addresses that a notifier serves on once it runs.
+type Addresses struct {
+	// GRPC is where the NotifierService is served, as host:port.
+	GRPC string
+	// HTTP is where metrics and health are read, as host:port.
+	HTTP string
+}
+
+// Options are what [Run] needs. Begin with [DefaultOptions].
+type Options struct {
+	// NATS is where alerts and deliveries are kept.
+	NATS bus.Options
+	// ConfigFile is a file in Alertmanager's format that names the routes and
+	// the receivers.
+	ConfigFile string
+	// Config is the text of such a file, for those who embed the notifier. When
+	// it and ConfigFile are empty, the default routes print every alert.
+	Config []byte
+	// ExternalURL is what messages give as the address of this notifier. Empty
+	// means http:// and the HTTP address.
+	ExternalURL string
+	// GRPCAddress is where the NotifierService is served.
+	GRPCAddress string
+	// HTTPAddress is where metrics, liveness and readiness are read.
+	HTTPAddress string
+	// Token is the bearer token that the ports ask for. Empty asks for none.
+	Token secret.String
+	// Insecure allows addresses beyond loopback without a token.
+	Insecure bool
+	// Log receives one line for each unit of work; nil discards.
+	Log *slog.Logger
+	// Registerer takes the metrics; nil stands for a registry of the notifier's
+	// own. /metrics shows it when it can be gathered from.
+	Registerer prometheus.Registerer
+	// Ready is called once, when the notifier leads and takes alerts; it may be
+	// nil.
+	Ready func(Addresses)
+	// Print takes the lines of receivers with "format: print", without a line
+	// feed. Nil logs them. It is called from one goroutine at a time.
+	Print func(line string)
+}
+
+// DefaultOptions returns the options of a notifier without receivers, with NATS
+// at its usual address.
+func DefaultOptions() Options {
+	return Options{
+		NATS:        bus.Options{URL: "nats://127.0.0.1:4222", Name: "tocsin-notifier"},
+		GRPCAddress: defaultGRPCAddress,
+		HTTPAddress: defaultHTTPAddress,
+		Log:         slog.New(slog.DiscardHandler),
+	}
+}
+
+// validate returns every mistake of the options at once.
+func (o *Options) validate() error {
+	var errs []error
+	if o.ConfigFile != "" && o.Config != nil {
+		errs = append(errs, errors.New("options name a configuration file and give its text: keep one of them"))
+	}
+	return errors.Join(append(errs,
+		proc.CheckListen("notifier.grpc_address", o.GRPCAddress, o.Token, o.Insecure),
+		proc.CheckListen("notifier.http_address", o.HTTPAddress, o.Token, o.Insecure))...)
+}
