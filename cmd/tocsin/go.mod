@@ -10,6 +10,8 @@ require (
 	github.com/tocsin-dev/tocsin/services/notifier v0.0.0-00010101000000-000000000000
 )
 
+require github.com/standard-webhooks/standard-webhooks/libraries v0.0.1 // indirect
+
 require (
 	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/alicebob/miniredis/v2 v2.40.0 // indirect

@@ -1,0 +1,138 @@
+// Package receiver is the webhook receiver of the demo: it takes Tocsin's own
+// deliveries over HTTP, checks their signatures with the reference library of
+// Standard Webhooks, and prints one line for each alert.
+package receiver
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// maxBody bounds a delivery: Standard Webhooks advises 20 kB, and a group of
+// many alerts may be larger.
+const maxBody = 1 << 20
+
+// maxSeen bounds the ids that are remembered to tell repeats: at about 60
+// bytes an id it is 6 MB, days of a demo.
+const maxSeen = 100_000
+
+// Receiver is an http.Handler that prints the alerts it is sent.
+type Receiver struct {
+	verify *standardwebhooks.Webhook
+	colour bool
+
+	mu   sync.Mutex
+	out  io.Writer       // guarded by mu
+	seen map[string]bool // guarded by mu
+}
+
+// New returns a receiver that prints to out. The secret is the whsec_ text
+// that the sender signs with.
+func New(out io.Writer, secret string, colour bool) (*Receiver, error) {
+	verify, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		return nil, fmt.Errorf("read the signing secret: %w", err)
+	}
+	return &Receiver{verify: verify, colour: colour, out: out, seen: map[string]bool{}}, nil
+}
+
+// delivery is the part of a delivery that is printed.
+type delivery struct {
+	Type string `json:"type"`
+	Data struct {
+		Alerts []alert `json:"alerts"`
+	} `json:"data"`
+}
+
+type alert struct {
+	Status      string            `json:"status"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    time.Time         `json:"startsAt"`
+	EndsAt      time.Time         `json:"endsAt"`
+}
+
+// ServeHTTP answers 401 to what is not signed, 400 to what cannot be read, and
+// 200 to the rest, repeats included: those are answered and not printed again.
+func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
+	if err != nil {
+		http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
+		return
+	}
+	if err := r.verify.Verify(body, req.Header); err != nil {
+		http.Error(w, "the signature does not hold", http.StatusUnauthorized)
+		return
+	}
+	var d delivery
+	if err := json.Unmarshal(body, &d); err != nil {
+		http.Error(w, "the body is not JSON", http.StatusBadRequest)
+		return
+	}
+	r.print(req.Header.Get("webhook-id"), d)
+}
+
+func (r *Receiver) print(id string, d delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen[id] {
+		return
+	}
+	if len(r.seen) >= maxSeen {
+		clear(r.seen)
+	}
+	r.seen[id] = true
+	for _, a := range d.Data.Alerts {
+		fmt.Fprintln(r.out, r.line(a))
+	}
+}
+
+// The colours of the terminal.
+const (
+	red    = "\x1b[31;1m"
+	yellow = "\x1b[33m"
+	blue   = "\x1b[36m"
+	green  = "\x1b[32m"
+	dim    = "\x1b[2m"
+	plain  = "\x1b[0m"
+)
+
+func (r *Receiver) line(a alert) string {
+	at, word, colour := a.StartsAt, "FIRING", yellow
+	switch a.Labels["severity"] {
+	case "critical":
+		colour = red
+	case "info":
+		colour = blue
+	}
+	detail := a.Annotations["summary"]
+	if a.Status == "resolved" {
+		at, word, colour = a.EndsAt, "RESOLVED", green
+		detail = fmt.Sprintf("after %v: %s", a.EndsAt.Sub(a.StartsAt).Round(time.Second), detail)
+	}
+	start, end, faint := colour, plain, dim
+	if !r.colour {
+		start, end, faint = "", "", ""
+	}
+	return fmt.Sprintf("%s%s%s %s%-8s %-8s %-18s%s %s",
+		faint, at.Local().Format(time.TimeOnly), end,
+		start, word, a.Labels["severity"], a.Labels["alertname"], end, oneLine(detail))
+}
+
+// oneLine keeps a text that came from outside from moving the cursor or
+// starting a line of its own.
+func oneLine(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, text)
+}

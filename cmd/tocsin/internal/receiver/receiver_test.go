@@ -1,0 +1,108 @@
+package receiver_test
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/receiver"
+)
+
+const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+func post(t *testing.T, r http.Handler, id, body, key string) int {
+	t.Helper()
+	signer, err := standardwebhooks.NewWebhook(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	signature, err := signer.Sign(id, now, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	req.Header.Set("webhook-id", id)
+	req.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))
+	req.Header.Set("webhook-signature", signature)
+	rec := httptest.NewRecorder()
+	r.ServeHTTP(rec, req)
+	return rec.Code
+}
+
+const firing = `{"type":"alert.firing","data":{"alerts":[{"status":"firing",
+ "labels":{"alertname":"CrashLoop","severity":"critical"},
+ "annotations":{"summary":"img-prod crash-loops\n\u001b[2Jand more"},
+ "startsAt":"2026-11-23T08:00:00Z","endsAt":"0001-01-01T00:00:00Z"}]}}`
+
+const resolved = `{"type":"alert.resolved","data":{"alerts":[{"status":"resolved",
+ "labels":{"alertname":"CrashLoop","severity":"critical"},
+ "annotations":{"summary":"img-prod crash-loops"},
+ "startsAt":"2026-11-23T08:00:00Z","endsAt":"2026-11-23T08:03:30Z"}]}}`
+
+func TestReceiver(t *testing.T) {
+	for name, test := range map[string]struct {
+		body, key string
+		code      int
+		want      []string
+	}{
+		"a signed firing alert is one line, whatever its text holds": {
+			firing, secret, 200, []string{"FIRING", "critical", "CrashLoop", "img-prod crash-loops  [2Jand more"},
+		},
+		"a resolved alert tells how long it lasted": {
+			resolved, secret, 200, []string{"RESOLVED", "after 3m30s"},
+		},
+		"another signature is refused":      {firing, "whsec_" + strings.Repeat("A", 32), 401, nil},
+		"a body that is no JSON is refused": {"garbage", secret, 400, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			r, err := receiver.New(&out, secret, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code := post(t, r, "msg_1", test.body, test.key); code != test.code {
+				t.Fatalf("answered %d, want %d", code, test.code)
+			}
+			if lines := strings.Count(out.String(), "\n"); lines != min(1, len(test.want)) {
+				t.Errorf("printed %d lines: %q", lines, out.String())
+			}
+			last := 0
+			for _, want := range test.want {
+				at := strings.Index(out.String()[last:], want)
+				if at < 0 {
+					t.Fatalf("printed %q, which lacks %q in its place", out.String(), want)
+				}
+				last += at
+			}
+		})
+	}
+}
+
+func TestARepeatIsAnsweredAndNotPrinted(t *testing.T) {
+	var out bytes.Buffer
+	r, err := receiver.New(&out, secret, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if code := post(t, r, "msg_1", firing, secret); code != 200 {
+			t.Fatalf("answered %d, want 200", code)
+		}
+	}
+	if lines := strings.Count(out.String(), "\n"); lines != 1 {
+		t.Errorf("printed %d lines for one delivery sent three times, want 1", lines)
+	}
+}
+
+func TestABadSecretIsRefused(t *testing.T) {
+	if _, err := receiver.New(&bytes.Buffer{}, "whsec_!!", false); err == nil {
+		t.Error("a secret that is no base64 was taken")
+	}
+}
