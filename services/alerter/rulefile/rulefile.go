@@ -1,0 +1,200 @@
+// Package rulefile reads rule files: YAML in Prometheus's shape, strictly. It
+// promises to report every mistake of all files at once, each with its file,
+// line and column, and to give equal rules an equal hash whatever their
+// comments and layout. It knows the shape of a rule, not the language of its
+// expressions; those are checked where they are compiled.
+package rulefile
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// On says what a rule is evaluated on.
+type On string
+
+// The kinds of things that rules are evaluated on.
+const (
+	// OnEndpoint evaluates a rule once for each serverless endpoint.
+	OnEndpoint On = "endpoint"
+	// OnPod evaluates a rule once for each pod.
+	OnPod On = "pod"
+	// OnJob evaluates a rule once for each endpoint and error category.
+	OnJob On = "job"
+	// OnAccount evaluates a rule once for each RunPod account.
+	OnAccount On = "account"
+)
+
+// Ons lists what a rule can be evaluated on.
+func Ons() []On { return []On{OnEndpoint, OnPod, OnJob, OnAccount} }
+
+// Set is the rules and target patterns that come into force together.
+type Set struct {
+	// Hash names the content: equal for sets that behave alike. 64 hexadecimal
+	// digits.
+	Hash string
+	// Groups in the order of their files' names, then as written.
+	Groups []Group
+	// Targets are the patterns that give targets labels and overrides.
+	Targets []TargetPattern
+	// Files are the files as they were read, by name.
+	Files map[string][]byte
+}
+
+// Rules lists the rules of all groups in order.
+func (s *Set) Rules() []Rule {
+	var all []Rule
+	for _, g := range s.Groups {
+		all = append(all, g.Rules...)
+	}
+	return all
+}
+
+// Group is a named list of rules.
+type Group struct {
+	// Name is unique in the set.
+	Name string
+	// File is the file that holds it.
+	File string
+	// Rules as written.
+	Rules []Rule
+}
+
+// Rule is one alerting rule as written.
+type Rule struct {
+	// Group is the name of its group.
+	Group string
+	// Alert is its name, and the label alertname of its alerts.
+	Alert string
+	// On says what it is evaluated on.
+	On On
+	// Expr is the condition.
+	Expr string
+	// Until is its own clear condition. Empty means that the alert ends with Expr.
+	Until string
+	// For is how long the condition must hold before the alert fires.
+	For time.Duration
+	// KeepFiringFor is how long the alert fires on after its end.
+	KeepFiringFor time.Duration
+	// Labels are added to the alert's labels.
+	Labels map[string]string
+	// Annotations are templates of texts for people, `runbook` among them.
+	Annotations map[string]string
+	// Source is where the rule begins.
+	Source Position
+
+	exprAt, untilAt scalarText
+}
+
+// Key identifies the rule in its set: group, name, and what tells it from
+// rules of the same name.
+func (r *Rule) Key() string {
+	return r.Group + "/" + r.Alert + "/" + string(r.On) + labelKey(r.Labels)
+}
+
+// ExprPosition returns where the byte at offset of Expr stands in its file.
+func (r *Rule) ExprPosition(offset int) Position { return r.exprAt.position(offset) }
+
+// UntilPosition returns where the byte at offset of Until stands in its file.
+func (r *Rule) UntilPosition(offset int) Position { return r.untilAt.position(offset) }
+
+// TargetPattern gives labels and overrides to the targets whose name matches.
+// All patterns that match apply, in order: a later one wins.
+type TargetPattern struct {
+	// Match is a regular expression on the whole or a part of the target's name
+	// (not anchored). Its named groups become labels.
+	Match string `json:"match" yaml:"match"`
+	// Kind restricts it to endpoints ("endpoint") or pods ("pod"). Empty means both.
+	Kind string `json:"kind,omitempty" yaml:"kind"`
+	// Labels are given to each match.
+	Labels map[string]string `json:"labels,omitempty" yaml:"labels"`
+	// Overrides are numbers that rules read with threshold(name, default).
+	Overrides map[string]float64 `json:"overrides,omitempty" yaml:"overrides"`
+}
+
+// Position is a place in a rule file.
+type Position struct {
+	// File is the file's name as given to Parse.
+	File string
+	// Line counts from 1.
+	Line int
+	// Column counts bytes from 1.
+	Column int
+}
+
+// String writes file:line:column.
+func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// Mistake is one thing that is wrong with a rule file, and where.
+type Mistake struct {
+	// Position is where it stands.
+	Position Position
+	// Text says what is wrong and what was expected.
+	Text string
+}
+
+// Error writes the place and the text.
+func (m *Mistake) Error() string { return m.Position.String() + ": " + m.Text }
+
+// JoinMistakes returns the mistakes as one error, sorted by their places, or
+// nil if there are none.
+func JoinMistakes(mistakes []*Mistake) error {
+	slices.SortStableFunc(mistakes, func(a, b *Mistake) int {
+		if c := strings.Compare(a.Position.File, b.Position.File); c != 0 {
+			return c
+		}
+		if a.Position.Line != b.Position.Line {
+			return a.Position.Line - b.Position.Line
+		}
+		return a.Position.Column - b.Position.Column
+	})
+	errs := make([]error, len(mistakes))
+	for i, m := range mistakes {
+		errs[i] = m
+	}
+	return errors.Join(errs...)
+}
+
+// Parse reads files (content by name) and checks them together with the target
+// patterns. The error joins every mistake as a *Mistake; those of target
+// patterns stand in the file "targets" at the pattern's number.
+func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
+	p := &parser{}
+	if len(targets) == 0 {
+		targets = nil // no patterns are no patterns, however they are written
+	}
+	set := &Set{Targets: targets, Files: files}
+	for _, name := range sortedKeys(files) {
+		set.Groups = append(set.Groups, p.file(name, files[name])...)
+	}
+	p.checkSet(set)
+	p.checkTargets(targets)
+	if err := JoinMistakes(p.mistakes); err != nil {
+		return nil, err
+	}
+	set.Hash = hash(set)
+	return set, nil
+}
+
+func labelKey(labels map[string]string) string {
+	var b strings.Builder
+	for _, name := range sortedKeys(labels) {
+		b.WriteByte('\xff')
+		b.WriteString(name)
+		b.WriteByte('\xff')
+		b.WriteString(labels[name])
+	}
+	return b.String()
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

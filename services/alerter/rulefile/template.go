@@ -1,0 +1,178 @@
+package rulefile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// maxRendered bounds a rendered annotation: a chat message holds about 4 KiB.
+const maxRendered = 4 << 10
+
+// NoValue is what a template prints for a part of an expression without value.
+const NoValue = "no value"
+
+// Template is an annotation's text with its holes.
+type Template struct {
+	tmpl *template.Template
+}
+
+// TemplateData is what a template can use: {{ $labels.team }}, {{ $value }},
+// {{ .Name }}, {{ .Message }} and {{ .Values "jobs.in_queue" }}.
+type TemplateData struct {
+	// Labels of the alert.
+	Labels map[string]string
+	// Name is the target's name now.
+	Name string
+	// Value is the first number among the parts of the expression, or NoValue.
+	Value any
+	// Message is the newest error message on rules over jobs.
+	Message string
+	// Parts are the values of the parts of the expression, as the rule writes
+	// them. A template that asks for another part fails, unless Parts is nil.
+	Parts map[string]any
+}
+
+// Values returns the value of a part of the expression: a number, a text, a
+// truth value or NoValue.
+func (d TemplateData) Values(part string) (any, error) {
+	if d.Parts == nil {
+		return 0.0, nil
+	}
+	v, ok := d.Parts[part]
+	if !ok {
+		return nil, fmt.Errorf("the expression has no part %q; it has %s", part, strings.Join(sortedKeys(d.Parts), ", "))
+	}
+	return v, nil
+}
+
+// sampleData stands in for an alert when a template is tried.
+func sampleData() TemplateData {
+	return TemplateData{Labels: map[string]string{}, Name: "name", Value: 0.0, Message: "message"}
+}
+
+// prelude gives templates the variables that Prometheus's have. It stays on
+// the line of the text, so that lines count right.
+const prelude = `{{ $labels := .Labels }}{{ $value := .Value }}`
+
+// functions are what templates can call beside the built-in ones.
+var functions = template.FuncMap{
+	"humanize":           humanize,
+	"humanizeDuration":   humanizeDuration,
+	"humanizePercentage": humanizePercentage,
+	"toUpper":            strings.ToUpper,
+	"toLower":            strings.ToLower,
+}
+
+// ParseTemplate reads the text of an annotation.
+func ParseTemplate(name, text string) (*Template, error) {
+	t, err := template.New(name).Funcs(functions).Option("missingkey=zero").Parse(prelude + text)
+	if err != nil {
+		return nil, errors.New(plainTemplateError(err))
+	}
+	return &Template{tmpl: t}, nil
+}
+
+// Render fills the holes. Texts longer than 4 KiB are refused.
+func (t *Template) Render(d TemplateData) (string, error) {
+	var out bounded
+	if err := t.tmpl.Execute(&out, d); err != nil {
+		return "", errors.New(plainTemplateError(err))
+	}
+	return out.String(), nil
+}
+
+// plainTemplateError drops the reader's own prefix, whose columns count the prelude.
+func plainTemplateError(err error) string {
+	text := strings.TrimPrefix(err.Error(), "template: ")
+	if i := strings.Index(text, ": "); i >= 0 {
+		text = text[i+2:]
+	}
+	return text
+}
+
+// bounded is a buffer that refuses to grow over maxRendered.
+type bounded struct{ bytes.Buffer }
+
+// Write appends p or says that the text is too long.
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxRendered {
+		return 0, fmt.Errorf("the text is longer than %d bytes", maxRendered)
+	}
+	return b.Buffer.Write(p)
+}
+
+// number reads what a template hands to a function; what is no number is
+// passed on as it is.
+func number(v any) (float64, bool) {
+	switch v := v.(type) {
+	case float64:
+		return v, true
+	case int:
+		return float64(v), true
+	case string:
+		f, err := strconv.ParseFloat(v, 64)
+		return f, err == nil
+	default:
+		return 0, false
+	}
+}
+
+// humanize writes a number with few digits and a metric prefix: 12.3k.
+func humanize(v any) string {
+	f, ok := number(v)
+	if !ok {
+		return fmt.Sprint(v)
+	}
+	for _, p := range []struct {
+		from   float64
+		suffix string
+	}{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
+		if math.Abs(f) >= p.from {
+			return short(f/p.from) + p.suffix
+		}
+	}
+	return short(f)
+}
+
+// humanizePercentage writes a share as percent: 0.051 is 5.1%.
+func humanizePercentage(v any) string {
+	f, ok := number(v)
+	if !ok {
+		return fmt.Sprint(v)
+	}
+	return short(f*100) + "%"
+}
+
+// humanizeDuration writes seconds as people do: 1h 5m.
+func humanizeDuration(v any) string {
+	f, ok := number(v)
+	if !ok || math.IsNaN(f) || math.Abs(f) > 1e9 {
+		return fmt.Sprint(v)
+	}
+	if math.Abs(f) < 60 {
+		return short(f) + "s"
+	}
+	sign := ""
+	if f < 0 {
+		sign, f = "-", -f
+	}
+	d := time.Duration(f) * time.Second
+	days, hours, minutes, seconds := d/(24*time.Hour), d/time.Hour%24, d/time.Minute%60, d/time.Second%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%s%dd %dh", sign, days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%s%dh %dm", sign, hours, minutes)
+	default:
+		return fmt.Sprintf("%s%dm %ds", sign, minutes, seconds)
+	}
+}
+
+// short writes a number with at most four digits.
+func short(f float64) string { return strconv.FormatFloat(f, 'g', 4, 64) }
