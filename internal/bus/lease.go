@@ -1,0 +1,195 @@
+package bus
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nuid"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// leaseTTL is when the server frees a lease that is not renewed.
+	leaseTTL = 3 * time.Second
+	// leaseRenew leaves room for one failed renewal before leaseStopAfter.
+	leaseRenew = time.Second
+	// leaseStopAfter is when the holder stops by itself, counted from before it
+	// sent its last successful renewal. It must be below leaseTTL by more than
+	// two machines' clocks drift apart in 3 s, plus one slow step: 1 s is ample.
+	leaseStopAfter = 2 * time.Second
+	// leaseGrace is how long after NATS returns only previous holders may claim:
+	// an outage longer than leaseTTL freed every lease at once, and without it
+	// the fastest replica would take them all.
+	leaseGrace = time.Second
+	// releaseLimit bounds the deletion of a released lease; it lapses anyway.
+	releaseLimit = time.Second
+)
+
+// LeaseOptions configure Leases. All durations have defaults.
+type LeaseOptions struct {
+	// Owner is the name that Owners tells others.
+	Owner string
+	// TTL of the bucket; 0 means 3 s.
+	TTL time.Duration
+	// Renew is the interval of renewals; 0 means 1 s.
+	Renew time.Duration
+	// StopAfter is how long after a renewal was sent the lease is valid; 0 means
+	// 2 s. It must be below TTL and above Renew.
+	StopAfter time.Duration
+	// Grace is how long after the connection came back only leases that were
+	// held here before may be claimed; 0 means 1 s.
+	Grace time.Duration
+}
+
+// Leases hands out leases by name. It is safe for concurrent use.
+type Leases struct {
+	conn   *Conn
+	bucket *Bucket
+	opts   LeaseOptions
+
+	mu       sync.Mutex
+	held     map[string]*Lease   // guarded by mu
+	previous map[string]struct{} // guarded by mu; lost without our will, and by nobody taken since
+}
+
+// claim is the value of a lease's key.
+type claim struct {
+	Owner string `json:"owner"`
+	// Token is new for each claim, so that two processes of the same name never
+	// take each other's lease for their own.
+	Token string `json:"token"`
+}
+
+// Leases opens the bucket of leases, creating it with o.TTL when it does not
+// exist.
+func (c *Conn) Leases(ctx context.Context, bucket string, o LeaseOptions) (*Leases, error) {
+	o.TTL = cmp.Or(o.TTL, leaseTTL)
+	o.Renew = cmp.Or(o.Renew, leaseRenew)
+	o.StopAfter = cmp.Or(o.StopAfter, leaseStopAfter)
+	o.Grace = cmp.Or(o.Grace, leaseGrace)
+	if o.Renew >= o.StopAfter || o.StopAfter >= o.TTL {
+		return nil, fmt.Errorf("open leases %s: renewing each %v, stopping after %v and freeing after %v must be in this order",
+			bucket, o.Renew, o.StopAfter, o.TTL)
+	}
+	b, err := c.Bucket(ctx, BucketConfig{Name: bucket, TTL: o.TTL})
+	if err != nil {
+		return nil, fmt.Errorf("open leases: %w", err)
+	}
+	return &Leases{
+		conn: c, bucket: b, opts: o,
+		held: make(map[string]*Lease), previous: make(map[string]struct{}),
+	}, nil
+}
+
+// Claim takes the lease called name, and keeps it renewed until Release or
+// until it is lost. ok is false, without an error, when another holds it or when
+// the connection came back a moment ago and the lease was not held here. A lease
+// that is already held here is returned as it is.
+func (l *Leases) Claim(ctx context.Context, name string) (lease *Lease, ok bool, err error) {
+	if lease, done := l.decided(name); done {
+		return lease, lease != nil, nil
+	}
+	value, err := json.Marshal(claim{Owner: l.opts.Owner, Token: nuid.Next()})
+	if err != nil {
+		return nil, false, fmt.Errorf("claim %s: %w", name, err)
+	}
+	sent := time.Now()
+	rev, err := l.bucket.Create(ctx, name, value)
+	if errors.Is(err, ErrExists) {
+		l.mu.Lock()
+		delete(l.previous, name)
+		l.mu.Unlock()
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("claim %s: %w", name, err)
+	}
+	return l.keep(name, value, rev, sent)
+}
+
+// decided answers a claim that needs no server: the lease is held here, or must
+// be left to its previous holder (nil, true).
+func (l *Leases) decided(name string) (lease *Lease, done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lease := l.held[name]; lease != nil {
+		return lease, true
+	}
+	_, ours := l.previous[name]
+	return nil, !ours && l.conn.link.restoredSince(time.Now(), l.opts.Grace)
+}
+
+// keep registers a lease that was just created and starts its renewals.
+func (l *Leases) keep(name string, value []byte, rev uint64, sent time.Time) (*Lease, bool, error) {
+	lease := &Lease{
+		Name: name, leases: l, value: value, rev: rev,
+		sent: sent, release: make(chan struct{}), done: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.conn.life.Err(); err != nil {
+		return nil, false, fmt.Errorf("claim %s: %w", name, ErrClosed)
+	}
+	l.held[name] = lease
+	l.conn.metrics.leases.Inc()
+	l.conn.work.Go(lease.run)
+	return lease, true, nil
+}
+
+// drop forgets a lease that ended.
+func (l *Leases) drop(lease *Lease, lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, lease.Name)
+	l.conn.metrics.leases.Dec()
+	if lost {
+		l.previous[lease.Name] = struct{}{}
+		l.conn.metrics.leasesLost.Inc()
+	}
+}
+
+// Owners returns who holds which lease, by the leases' names.
+func (l *Leases) Owners(ctx context.Context) (map[string]string, error) {
+	var owners map[string]string
+	err := l.conn.persist(ctx, func(ctx context.Context) (err error) {
+		owners, err = l.owners(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list owners of leases: %w", err)
+	}
+	return owners, nil
+}
+
+func (l *Leases) owners(ctx context.Context) (map[string]string, error) {
+	watcher, err := l.bucket.kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, err
+	}
+	defer watcher.Stop() //nolint:errcheck // the end of ctx stops it as well
+	owners := make(map[string]string)
+	for {
+		select {
+		case entry, open := <-watcher.Updates():
+			if !open {
+				return nil, errDisconnected
+			}
+			if entry == nil { // all present values were delivered
+				return owners, nil
+			}
+			var c claim
+			if err := json.Unmarshal(entry.Value(), &c); err != nil {
+				return nil, fmt.Errorf("decode lease %s: %w", entry.Key(), err)
+			}
+			owners[entry.Key()] = c.Owner
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}

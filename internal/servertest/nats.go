@@ -1,0 +1,99 @@
+package servertest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+)
+
+// NATSServer is a NATS server with JetStream on disk, in this process.
+type NATSServer struct {
+	opts   server.Options
+	server *server.Server
+}
+
+// NATS starts a server on a free loopback port. configure may change its
+// options before that, for instance to set limits.
+func NATS(t testing.TB, configure ...func(*server.Options)) *NATSServer {
+	t.Helper()
+	s := &NATSServer{opts: server.Options{
+		Host:      "127.0.0.1",
+		Port:      server.RANDOM_PORT,
+		JetStream: true,
+		StoreDir:  t.TempDir(),
+		NoLog:     true,
+		NoSigs:    true, // else it would take the signals of the test binary
+	}}
+	for _, f := range configure {
+		f(&s.opts)
+	}
+	t.Cleanup(func() { s.shutdown() })
+	s.Start(t)
+	return s
+}
+
+// Start starts the server on the same directory and port after a Stop.
+func (s *NATSServer) Start(t testing.TB) {
+	t.Helper()
+	opts := s.opts
+	ns, err := server.NewServer(&opts)
+	if err != nil {
+		t.Fatalf("create NATS server: %v", err)
+	}
+	s.server = ns
+	ns.Start()
+	if !ns.ReadyForConnections(startLimit) {
+		t.Fatalf("NATS server is not ready after %v; is its directory %s writable?", startLimit, s.opts.StoreDir)
+	}
+	s.opts.Port = opts.Port // the server wrote the port that it chose
+}
+
+// Stop stops the server as a crash of its process would: clients are cut off,
+// what was acknowledged is on disk.
+func (s *NATSServer) Stop() { s.shutdown() }
+
+func (s *NATSServer) shutdown() {
+	if s.server == nil {
+		return
+	}
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+	s.server = nil
+}
+
+// Restart stops the server and starts it on the same directory and port.
+func (s *NATSServer) Restart(t testing.TB) {
+	t.Helper()
+	s.Stop()
+	s.Start(t)
+}
+
+// URL returns the address for clients.
+func (s *NATSServer) URL() string { return s.server.ClientURL() }
+
+// InProcess returns the running server, for connections without a network. It
+// is of no use after a Stop.
+func (s *NATSServer) InProcess() bus.InProcess { return s.server }
+
+// Conn connects to the server, and closes the connection when the test ends.
+func (s *NATSServer) Conn(t testing.TB) *bus.Conn {
+	t.Helper()
+	return s.Connect(t, bus.Options{Name: t.Name()})
+}
+
+// Connect is like Conn with options of the caller's; URL is filled in.
+func (s *NATSServer) Connect(t testing.TB, o bus.Options) *bus.Conn {
+	t.Helper()
+	o.URL = s.URL()
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	c, err := bus.Connect(ctx, o)
+	if err != nil {
+		t.Fatalf("connect to the NATS server of the test: %v", err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
