@@ -87,6 +87,7 @@ func Open(o Options) *Store {
 			// An EXEC whose answer was lost may have been done: only this package
 			// may decide to send it again.
 			MaxRetries:               -1,
+			DialerRetries:            1,
 			DisableIdentity:          true,
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		}),
