@@ -42,9 +42,9 @@ const (
 	// defaultQuotaShare is the part of each REST quota window that is left to
 	// the customer's other tools.
 	defaultQuotaShare = 0.5
-	// defaultMaxListBytes bounds a list of endpoints or pods: an entry has about
-	// 1.5 KiB, so 8 MiB hold 5,000 of them.
-	defaultMaxListBytes = 8 << 20
+	// defaultMaxListBytes bounds a list of endpoints or pods: an entry has 1 to
+	// 1.5 KiB, so 16 MiB hold more than 10,000 of them.
+	defaultMaxListBytes = 16 << 20
 	// defaultMaxItemBytes bounds one endpoint, pod, health answer or job
 	// without its output: all stay below 16 KiB, and 1 MiB is 64 times that.
 	defaultMaxItemBytes = 1 << 20
@@ -92,7 +92,7 @@ type Options struct {
 	// QuotaShare is the part of each REST quota window left to the customer's
 	// other tools, above 0 and below 1; 0.5 when zero.
 	QuotaShare float64
-	// MaxListBytes bounds the body of a list, 8 MiB when zero.
+	// MaxListBytes bounds the body of a list, 16 MiB when zero.
 	MaxListBytes int64
 	// MaxItemBytes bounds the body of any other answer, 1 MiB when zero. The
 	// output of a job does not count; see MaxJobBytes.
