@@ -120,7 +120,7 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte) (uint64, err
 // tell.
 func (b *Bucket) Create(ctx context.Context, key string, value []byte) (uint64, error) {
 	var rev uint64
-	err := b.conn.once(ctx, func(ctx context.Context) (err error) {
+	err := b.conn.once(ctx, attemptLimit, func(ctx context.Context) (err error) {
 		rev, err = b.kv.Create(ctx, key, value)
 		return err
 	})
@@ -138,7 +138,7 @@ func (b *Bucket) Create(ctx context.Context, key string, value []byte) (uint64, 
 // that a Get must tell.
 func (b *Bucket) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
 	var next uint64
-	err := b.conn.once(ctx, func(ctx context.Context) (err error) {
+	err := b.conn.once(ctx, attemptLimit, func(ctx context.Context) (err error) {
 		next, err = b.kv.Update(ctx, key, value, rev)
 		return err
 	})
@@ -163,7 +163,7 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 
 // deleteAt removes key's value if its revision is still rev. It tries once.
 func (b *Bucket) deleteAt(ctx context.Context, key string, rev uint64) error {
-	err := b.conn.once(ctx, func(ctx context.Context) error {
+	err := b.conn.once(ctx, attemptLimit, func(ctx context.Context) error {
 		return b.kv.Delete(ctx, key, jetstream.LastRevision(rev))
 	})
 	if err != nil {

@@ -36,6 +36,9 @@ const (
 	// within milliseconds; a replicated stream without a leader takes about 4 s
 	// to elect one.
 	attemptLimit = 5 * time.Second
+	// bulkLimit bounds one request that moves or removes much: a snapshot of
+	// 16 MiB at 1 MiB/s takes 16 s.
+	bulkLimit = time.Minute
 )
 
 // InProcess is a NATS server in the same process, such as *server.Server.
@@ -191,11 +194,16 @@ func (c *Conn) requireJetStream(ctx context.Context) error {
 }
 
 // persist repeats an idempotent request until it succeeds, the server refuses
-// it, or ctx ends.
+// it, or ctx ends. Each attempt ends after attemptLimit.
 func (c *Conn) persist(ctx context.Context, request func(context.Context) error) error {
+	return c.persistFor(ctx, attemptLimit, request)
+}
+
+// persistFor is persist with another limit for each attempt.
+func (c *Conn) persistFor(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
 	retry := newBackoff()
 	for {
-		err := c.once(ctx, request)
+		err := c.once(ctx, limit, request)
 		if err == nil || !passing(err) {
 			return translate(err)
 		}
@@ -205,10 +213,9 @@ func (c *Conn) persist(ctx context.Context, request func(context.Context) error)
 	}
 }
 
-// once runs one request, which ends after attemptLimit or when the connection
-// is lost.
-func (c *Conn) once(ctx context.Context, request func(context.Context) error) error {
-	bounded, cancel := c.link.bound(ctx, attemptLimit)
+// once runs one request, which ends after limit or when the connection is lost.
+func (c *Conn) once(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
+	bounded, cancel := c.link.bound(ctx, limit)
 	defer cancel()
 	err := request(bounded)
 	if err != nil && bounded.Err() != nil && errors.Is(err, context.Canceled) {

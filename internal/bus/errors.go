@@ -46,12 +46,12 @@ var errDisconnected = errors.New("connection to NATS lost")
 
 // Codes of JetStream's API that nats.go has no names for.
 const (
-	codeStorageExceeded      = 10047 // the server's disk reservation
-	codeAccountExceeded      = 10002 // the account's limit
-	codeStoreFailed          = 10077 // the stream's own limit: "maximum bytes exceeded", ...
-	codeDuplicateInProcess   = 10158 // the first message with this id is not settled
-	codeBatchHasDuplicate    = 10201
-	codeStreamMaxBytes       = 10122 // the account's limit on one stream's MaxBytes
+	codeStorageExceeded    = 10047 // the server's disk reservation
+	codeAccountExceeded    = 10002 // the account's limit
+	codeStoreFailed        = 10077 // the stream's own limit: "maximum bytes exceeded", ...
+	codeDuplicateInProcess = 10158 // the first message with this id is not settled
+	codeBatchHasDuplicate  = 10201
+	codeStreamMaxBytes     = 10122 // the account's limit on one stream's MaxBytes
 )
 
 // HTTP-like statuses of JetStream's refusals.
@@ -175,15 +175,17 @@ func refused(err error) bool {
 // passing reports whether an idempotent request that met err is worth
 // repeating: the server was out of reach, or not ready.
 func passing(err error) bool {
-	switch {
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled),
-		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
-		errors.Is(err, jetstream.ErrInvalidStreamName),
-		errors.Is(err, jetstream.ErrInvalidBucketName),
-		errors.Is(err, jetstream.ErrInvalidKey):
+	for _, cause := range []error{
+		errDisconnected, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
+		nats.ErrDisconnected, nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting,
+		nats.ErrStaleConnection, jetstream.ErrNoStreamResponse,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return false
-	case unknown(err):
-		return true
 	}
 	api := apiError(err)
 	return api != nil && (api.Code == statusUnavailable || api.Code == statusTooManyRequests)

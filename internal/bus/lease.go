@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -9,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nuid"
-
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 )
 
 const (
@@ -53,9 +53,11 @@ type Leases struct {
 	bucket *Bucket
 	opts   LeaseOptions
 
-	mu       sync.Mutex
-	held     map[string]*Lease   // guarded by mu
-	previous map[string]struct{} // guarded by mu; lost without our will, and by nobody taken since
+	mu   sync.Mutex
+	held map[string]*Lease // guarded by mu
+	// previous holds the values that we last wrote for leases which are not held
+	// here any more against our will, until another is seen to have them.
+	previous map[string][]byte // guarded by mu
 }
 
 // claim is the value of a lease's key.
@@ -83,7 +85,7 @@ func (c *Conn) Leases(ctx context.Context, bucket string, o LeaseOptions) (*Leas
 	}
 	return &Leases{
 		conn: c, bucket: b, opts: o,
-		held: make(map[string]*Lease), previous: make(map[string]struct{}),
+		held: make(map[string]*Lease), previous: make(map[string][]byte),
 	}, nil
 }
 
@@ -100,17 +102,52 @@ func (l *Leases) Claim(ctx context.Context, name string) (lease *Lease, ok bool,
 		return nil, false, fmt.Errorf("claim %s: %w", name, err)
 	}
 	sent := time.Now()
-	rev, err := l.bucket.Create(ctx, name, value)
-	if errors.Is(err, ErrExists) {
-		l.mu.Lock()
-		delete(l.previous, name)
-		l.mu.Unlock()
+	rev, err := l.take(ctx, name, value)
+	switch {
+	case errors.Is(err, ErrExists), errors.Is(err, ErrWrongSequence):
+		l.setPrevious(name, nil)
 		return nil, false, nil
-	}
-	if err != nil {
+	case errors.Is(err, ErrUnknownOutcome):
+		l.setPrevious(name, value) // the next claim finds out
+		return nil, false, fmt.Errorf("claim %s: %w", name, err)
+	case err != nil:
 		return nil, false, fmt.Errorf("claim %s: %w", name, err)
 	}
 	return l.keep(name, value, rev, sent)
+}
+
+// take writes value as the new claim on name. A key that still holds our own
+// previous claim is taken over, since nobody else can have held it since.
+func (l *Leases) take(ctx context.Context, name string, value []byte) (rev uint64, err error) {
+	rev, err = l.bucket.Create(ctx, name, value)
+	if !errors.Is(err, ErrExists) {
+		return rev, err
+	}
+	l.mu.Lock()
+	previous := l.previous[name]
+	l.mu.Unlock()
+	if previous == nil {
+		return 0, err
+	}
+	present, rev, ok, getErr := l.bucket.Get(ctx, name)
+	if getErr != nil {
+		return 0, getErr
+	}
+	if !ok || !bytes.Equal(present, previous) {
+		return 0, err
+	}
+	return l.bucket.Update(ctx, name, value, rev)
+}
+
+// setPrevious remembers our last claim on name; nil forgets it.
+func (l *Leases) setPrevious(name string, value []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if value == nil {
+		delete(l.previous, name)
+		return
+	}
+	l.previous[name] = value
 }
 
 // decided answers a claim that needs no server: the lease is held here, or must
@@ -121,8 +158,7 @@ func (l *Leases) decided(name string) (lease *Lease, done bool) {
 	if lease := l.held[name]; lease != nil {
 		return lease, true
 	}
-	_, ours := l.previous[name]
-	return nil, !ours && l.conn.link.restoredSince(time.Now(), l.opts.Grace)
+	return nil, l.previous[name] == nil && l.conn.link.restoredSince(time.Now(), l.opts.Grace)
 }
 
 // keep registers a lease that was just created and starts its renewals.
@@ -137,6 +173,7 @@ func (l *Leases) keep(name string, value []byte, rev uint64, sent time.Time) (*L
 		return nil, false, fmt.Errorf("claim %s: %w", name, ErrClosed)
 	}
 	l.held[name] = lease
+	delete(l.previous, name)
 	l.conn.metrics.leases.Inc()
 	l.conn.work.Go(lease.run)
 	return lease, true, nil
@@ -149,7 +186,7 @@ func (l *Leases) drop(lease *Lease, lost bool) {
 	delete(l.held, lease.Name)
 	l.conn.metrics.leases.Dec()
 	if lost {
-		l.previous[lease.Name] = struct{}{}
+		l.previous[lease.Name] = lease.value
 		l.conn.metrics.leasesLost.Inc()
 	}
 }

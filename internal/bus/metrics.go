@@ -10,7 +10,7 @@ import (
 type metrics struct {
 	connected  prometheus.Gauge
 	reconnects prometheus.Counter
-	published  *prometheus.CounterVec // by result: stored, duplicate, refused
+	published  *prometheus.CounterVec // by result: stored, duplicate, refused, unknown
 	retries    *prometheus.CounterVec // by reason: disconnected, timeout, full, unavailable
 	inFlight   prometheus.Gauge
 	stalls     prometheus.Counter
@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer, client string) (*metrics, error) {
 		}),
 		published: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_bus_published_total", ConstLabels: labels,
-			Help: "Messages whose publishing was settled, by result: stored, duplicate or refused.",
+			Help: "Messages whose publishing was settled, by result: stored, duplicate, refused or unknown.",
 		}, []string{"result"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_bus_publish_retries_total", ConstLabels: labels,

@@ -40,9 +40,10 @@ func (c *Conn) Objects(ctx context.Context, bucket string) (*Objects, error) {
 }
 
 // Put stores data under name, in place of what was there. Readers see the old
-// content or the new, never a mixture. It is retried until ctx ends.
+// content, the new, or an error while it is being replaced, never a mixture. It
+// is retried until ctx ends.
 func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
-	err := o.conn.persist(ctx, func(ctx context.Context) error {
+	err := o.conn.persistFor(ctx, bulkLimit, func(ctx context.Context) error {
 		_, err := o.store.PutBytes(ctx, name, data)
 		return err
 	})
@@ -55,7 +56,7 @@ func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 // Get returns the content of name. ok is false when there is none. Content that
 // does not match its digest is an error.
 func (o *Objects) Get(ctx context.Context, name string) (data []byte, ok bool, err error) {
-	err = o.conn.persist(ctx, func(ctx context.Context) (err error) {
+	err = o.conn.persistFor(ctx, bulkLimit, func(ctx context.Context) (err error) {
 		data, err = o.store.GetBytes(ctx, name)
 		return err
 	})

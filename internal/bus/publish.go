@@ -77,7 +77,7 @@ func (c *Conn) countPublished(ack Ack) {
 // attempt publishes m once.
 func (c *Conn) attempt(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (Ack, error) {
 	var ack *jetstream.PubAck
-	err := c.once(ctx, func(ctx context.Context) (err error) {
+	err := c.once(ctx, attemptLimit, func(ctx context.Context) (err error) {
 		ack, err = c.js.PublishMsg(ctx, m, append(opts, jetstream.WithRetryAttempts(0))...)
 		return err
 	})
@@ -96,8 +96,9 @@ func (c *Conn) PublishExpecting(ctx context.Context, subject string, lastSubject
 	ack, err := c.attempt(ctx, Message{Subject: subject, Data: data}.natsMsg(),
 		jetstream.WithExpectLastSequencePerSubject(lastSubjectSeq))
 	if err != nil {
-		c.metrics.published.WithLabelValues("refused").Inc()
-		return 0, fmt.Errorf("publish to %s after %d: %w", subject, lastSubjectSeq, settle(err))
+		err = settle(err)
+		c.metrics.published.WithLabelValues(result(err)).Inc()
+		return 0, fmt.Errorf("publish to %s after %d: %w", subject, lastSubjectSeq, err)
 	}
 	c.countPublished(ack)
 	return ack.Seq, nil
@@ -118,13 +119,14 @@ func (c *Conn) PublishAtomic(ctx context.Context, ms []Message) error {
 	for i, m := range ms {
 		out[i] = m.natsMsg()
 	}
-	err := c.once(ctx, func(ctx context.Context) error {
+	err := c.once(ctx, attemptLimit, func(ctx context.Context) error {
 		_, err := jetstreamext.PublishMsgBatch(ctx, c.js, out)
 		return err
 	})
 	if err != nil {
-		c.metrics.published.WithLabelValues("refused").Add(float64(len(ms)))
-		return fmt.Errorf("publish %d messages atomically: %w", len(ms), settle(translate(err)))
+		err = settle(translate(err))
+		c.metrics.published.WithLabelValues(result(err)).Add(float64(len(ms)))
+		return fmt.Errorf("publish %d messages atomically: %w", len(ms), err)
 	}
 	c.metrics.published.WithLabelValues("stored").Add(float64(len(ms)))
 	return nil
@@ -136,4 +138,12 @@ func settle(err error) error {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	return err
+}
+
+// result names a failed publish for the metrics.
+func result(err error) string {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return "unknown"
+	}
+	return "refused"
 }

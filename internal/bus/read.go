@@ -146,7 +146,7 @@ func (r *reader) subscribe(ctx context.Context) (jetstream.Consumer, error) {
 		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &r.opts.FromTime
 	}
 	var consumer jetstream.Consumer
-	err = r.conn.once(ctx, func(ctx context.Context) (err error) {
+	err = r.conn.once(ctx, attemptLimit, func(ctx context.Context) (err error) {
 		consumer, err = r.conn.js.CreateConsumer(ctx, r.opts.Stream, cfg)
 		return err
 	})

@@ -59,7 +59,7 @@ type StreamState struct {
 	Created time.Time
 	// FirstSeq and LastSeq are the sequences of the oldest and newest message.
 	// LastSeq stays when messages are removed; FirstSeq is LastSeq+1 in an empty
-	// stream.
+	// stream, hence 1 in a new one.
 	FirstSeq, LastSeq uint64
 	// Messages and Bytes are what is stored.
 	Messages, Bytes uint64
@@ -93,6 +93,21 @@ func (c *Conn) StreamState(ctx context.Context, name string) (StreamState, error
 		return StreamState{}, fmt.Errorf("read state of stream %s: %w", name, err)
 	}
 	return stateOf(info), nil
+}
+
+// PurgeBefore removes the messages below seq from the stream.
+func (c *Conn) PurgeBefore(ctx context.Context, name string, seq uint64) error {
+	err := c.persistFor(ctx, bulkLimit, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		return s.Purge(ctx, jetstream.WithPurgeSequence(seq))
+	})
+	if err != nil {
+		return fmt.Errorf("purge stream %s below %d: %w", name, seq, err)
+	}
+	return nil
 }
 
 func (c *Conn) streamInfo(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
@@ -248,7 +263,7 @@ func stateOf(info *jetstream.StreamInfo) StreamState {
 	return StreamState{
 		Name:     info.Config.Name,
 		Created:  info.Created,
-		FirstSeq: info.State.FirstSeq,
+		FirstSeq: max(info.State.FirstSeq, 1),
 		LastSeq:  info.State.LastSeq,
 		Messages: info.State.Msgs,
 		Bytes:    info.State.Bytes,

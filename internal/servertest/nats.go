@@ -2,6 +2,8 @@ package servertest
 
 import (
 	"context"
+	"net"
+	"strconv"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -72,7 +74,13 @@ func (s *NATSServer) Restart(t testing.TB) {
 }
 
 // URL returns the address for clients.
-func (s *NATSServer) URL() string { return s.server.ClientURL() }
+func (s *NATSServer) URL() string { return "nats://" + s.Addr() }
+
+// Addr returns the host and port that the server listens on, also while it is
+// stopped.
+func (s *NATSServer) Addr() string {
+	return net.JoinHostPort(s.opts.Host, strconv.Itoa(s.opts.Port))
+}
 
 // InProcess returns the running server, for connections without a network. It
 // is of no use after a Stop.
@@ -84,10 +92,12 @@ func (s *NATSServer) Conn(t testing.TB) *bus.Conn {
 	return s.Connect(t, bus.Options{Name: t.Name()})
 }
 
-// Connect is like Conn with options of the caller's; URL is filled in.
+// Connect is like Conn with options of the caller's; an empty URL is filled in.
 func (s *NATSServer) Connect(t testing.TB, o bus.Options) *bus.Conn {
 	t.Helper()
-	o.URL = s.URL()
+	if o.URL == "" {
+		o.URL = s.URL()
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
 	c, err := bus.Connect(ctx, o)

@@ -1,0 +1,134 @@
+package servertest
+
+import (
+	"net"
+	"sync"
+	"testing"
+)
+
+// Proxy stands between a client and a server and breaks their connection in the
+// ways that networks do.
+type Proxy struct {
+	listener net.Listener
+	target   string
+	copiers  sync.WaitGroup
+
+	mu    sync.Mutex
+	cut   bool                  // guarded by mu; no connection is let through
+	muted bool                  // guarded by mu; answers vanish
+	conns map[net.Conn]struct{} // guarded by mu; both ends of every connection
+}
+
+// NewProxy listens on a free loopback port and forwards to target (host:port).
+func NewProxy(t testing.TB, target string) *Proxy {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("listen for the proxy: %v", err)
+	}
+	p := &Proxy{listener: ln, target: target, conns: make(map[net.Conn]struct{})}
+	p.copiers.Go(p.accept)
+	t.Cleanup(func() {
+		_ = ln.Close()
+		p.Cut()
+		p.copiers.Wait()
+	})
+	return p
+}
+
+// Addr returns the address for clients, host:port.
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Cut closes every connection and refuses new ones until Heal.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+	p.closeAll()
+}
+
+// Mute lets requests through and swallows the answers until Heal, so that
+// clients cannot know what became of their requests.
+func (p *Proxy) Mute() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.muted = true
+}
+
+// Heal lets new connections through. Those of a muted time are closed, because
+// a part of what the server said is missing in them.
+func (p *Proxy) Heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.muted {
+		p.closeAll()
+	}
+	p.cut, p.muted = false, false
+}
+
+func (p *Proxy) closeAll() {
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.target)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		if !p.admit(client, server) {
+			_ = client.Close()
+			_ = server.Close()
+			continue
+		}
+		p.copiers.Go(func() { p.forward(server, client, func() bool { return false }) })
+		p.copiers.Go(func() { p.forward(client, server, p.isMuted) })
+	}
+}
+
+func (p *Proxy) admit(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut {
+		return false
+	}
+	for _, c := range conns {
+		p.conns[c] = struct{}{}
+	}
+	return true
+}
+
+func (p *Proxy) isMuted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.muted
+}
+
+// forward copies from src to dst, except while swallow, until either closes.
+func (p *Proxy) forward(dst, src net.Conn, swallow func() bool) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := src.Read(buf)
+		if n > 0 && !swallow() {
+			if _, werr := dst.Write(buf[:n]); werr != nil {
+				err = werr
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	p.mu.Lock()
+	delete(p.conns, src)
+	delete(p.conns, dst)
+	p.mu.Unlock()
+	_ = src.Close()
+	_ = dst.Close()
+}
