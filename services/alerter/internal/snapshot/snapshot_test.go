@@ -1,0 +1,164 @@
+package snapshot_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/servertest"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
+)
+
+func open(t *testing.T) (*snapshot.Store, *bus.Objects) {
+	t.Helper()
+	objects, err := servertest.NATS(t).Conn(t).Objects(t.Context(), "tocsin-snapshots")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := snapshot.NewStore(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, objects
+}
+
+func at(seq uint64) *statev1.StoredSnapshot {
+	return &statev1.StoredSnapshot{
+		Position:     &statev1.Position{LogId: "log", AppliedSequence: seq, RuleSetHash: "rules"},
+		Acknowledged: &alertv1.Cause{LogId: "log", Sequence: seq - 1},
+		Outbox:       []*alertv1.Transition{{Id: "t"}},
+		Fold:         []byte(strings.Repeat("fold", 1000)),
+	}
+}
+
+func TestTheNewestTwoAreKept(t *testing.T) {
+	s, objects := open(t)
+	for _, seq := range []uint64{9, 10, 100} {
+		if err := s.Save(t.Context(), 3, at(seq)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Save(t.Context(), 4, at(7)); err != nil {
+		t.Fatal(err)
+	}
+	sequences, err := s.List(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]uint64{100, 10}, sequences); diff != "" {
+		t.Errorf("snapshots of partition 3 (-want +got):\n%s", diff)
+	}
+	got, err := s.Load(t.Context(), 3, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := at(100)
+	want.Format = snapshot.Format
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("snapshot at 100 (-want +got):\n%s", diff)
+	}
+	packed, _, err := objects.Get(t.Context(), "p03/00000000000000000100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(packed) == 0 || len(packed) > 1000 {
+		t.Errorf("%d bytes are stored for a state of 4,000 that repeats itself", len(packed))
+	}
+	older, err := s.Older(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[int]uint64{3: 10}, older); diff != "" {
+		t.Errorf("older snapshots (-want +got):\n%s", diff)
+	}
+}
+
+func TestReplaceRemovesAllOthers(t *testing.T) {
+	s, _ := open(t)
+	for _, seq := range []uint64{500, 600} {
+		if err := s.Save(t.Context(), 3, at(seq)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Replace(t.Context(), 3, at(20)); err != nil {
+		t.Fatal(err)
+	}
+	sequences, err := s.List(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]uint64{20}, sequences); diff != "" {
+		t.Errorf("snapshots (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatCannotBeReadIsToldApart(t *testing.T) {
+	s, objects := open(t)
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack := func(snap *statev1.StoredSnapshot) []byte {
+		raw, err := proto.Marshal(snap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return encoder.EncodeAll(raw, nil)
+	}
+	other := at(2)
+	other.Format = snapshot.Format
+	for name, c := range map[string]struct {
+		data []byte
+		want error
+	}{
+		"a name that does not exist":      {nil, snapshot.ErrUnreadable},
+		"what is not compressed":          {[]byte("rubbish"), snapshot.ErrUnreadable},
+		"what is no snapshot":             {encoder.EncodeAll([]byte("\xffrubbish"), nil), snapshot.ErrUnreadable},
+		"a snapshot of another sequence":  {pack(other), snapshot.ErrUnreadable},
+		"a snapshot without a version":    {pack(at(1)), snapshot.ErrUnreadable},
+		"a snapshot of a newer release":   {pack(&statev1.StoredSnapshot{Format: snapshot.Format + 1}), snapshot.ErrNewer},
+		"a snapshot that was cut in half": {pack(at(1))[:20], snapshot.ErrUnreadable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const object = "p01/00000000000000000001"
+			if err := objects.Delete(t.Context(), object); err != nil {
+				t.Fatal(err)
+			}
+			if c.data != nil {
+				if err := objects.Put(t.Context(), object, c.data); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Load(t.Context(), 1, 1); !errors.Is(err, c.want) {
+				t.Errorf("Load: %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestForeignObjectsAreLeftAlone(t *testing.T) {
+	s, objects := open(t)
+	for _, name := range []string{"p03/latest", "p03/7", "notes", "p03/00000000000000000001/x"} {
+		if err := objects.Put(t.Context(), name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Replace(t.Context(), 3, at(20)); err != nil {
+		t.Fatal(err)
+	}
+	names, err := objects.List(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(names) != 5 {
+		t.Errorf("objects after a save: %v", names)
+	}
+}
