@@ -33,8 +33,8 @@ var hiding = []struct {
 	// User and password of a URL, up to the last @ before the path.
 	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#"'<>]*@`), "${1}" + redacted + "@"},
 	// Authorization headers, with or without their name.
+	{regexp.MustCompile(`(?i)\b((?:bearer[\s:=]+)+)[A-Za-z0-9._~+/=-]+`), "${1}" + redacted},
 	{regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["']?)(?:[a-z]+[ \t]+)?[^\s"',;]+`), "${1}" + redacted},
-	{regexp.MustCompile(`(?i)\b(bearer[\s:=]+)[A-Za-z0-9._~+/=-]+`), "${1}" + redacted},
 	{regexp.MustCompile(`(?i)\b(basic\s+)[A-Za-z0-9+/]{8,}={0,2}`), "${1}" + redacted},
 	// Names that say what their value is: api_key=..., "password": "...", x-api-key: ...
 	{regexp.MustCompile(`(?i)((?:api[_-]?key|access[_-]?key(?:[_-]?id)?|secret(?:[_-]?(?:access)?[_-]?key)?|private[_-]?key|password|passwd|pwd|credentials?)["']?\s*[=:]\s*["']?)[^\s"'&,;)}]+`), "${1}" + redacted},

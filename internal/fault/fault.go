@@ -20,9 +20,11 @@ import (
 )
 
 // Kind is a kind of failure. It is an error itself, so that errors.Is finds it.
-type Kind int //nolint:errname // a kind is asked for with errors.Is(err, fault.NotFound); an Error suffix would stutter
+type Kind int //nolint:errname // it classifies errors rather than being one that occurs
 
 // The kinds. Internal is what every error without a kind is.
+//
+//nolint:errname // errors.Is(err, fault.NotFound) reads as a sentence; fault.ErrNotFound would stutter
 const (
 	// Internal is a failure of ours; its text is not shown outside.
 	Internal Kind = iota

@@ -2,7 +2,6 @@ package fault
 
 import (
 	"errors"
-	"slices"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -13,6 +12,10 @@ import (
 // domain is the ErrorInfo domain of our reasons, so that they cannot be taken
 // for those of a proxy between caller and server.
 const domain = "tocsin.dev"
+
+// kindKey is the key of the ErrorInfo's metadata under which the kind travels,
+// since several kinds share a code and a reason may say more than the kind.
+const kindKey = "kind"
 
 // GRPC translates err to a gRPC status with an ErrorInfo detail that carries the
 // reason, and a RetryInfo when a wait is known. A status that err already
@@ -27,7 +30,9 @@ func GRPC(err error) *status.Status {
 		}
 	}
 	s := status.New(Of(err).Code(), visible(err))
-	detailed, detailErr := s.WithDetails(&errdetails.ErrorInfo{Reason: reasonOf(err), Domain: domain})
+	detailed, detailErr := s.WithDetails(&errdetails.ErrorInfo{
+		Reason: reasonOf(err), Domain: domain, Metadata: map[string]string{kindKey: Of(err).Reason()},
+	})
 	if detailErr != nil {
 		return s
 	}
@@ -55,17 +60,17 @@ func FromGRPC(err error) error {
 	for _, detail := range s.Details() {
 		switch d := detail.(type) {
 		case *errdetails.ErrorInfo:
-			if d.GetDomain() == domain {
-				fault.Reason = d.GetReason()
+			if d.GetDomain() != domain {
+				continue
+			}
+			fault.Reason = d.GetReason()
+			for k := range Kind(len(kinds)) {
+				if k.Reason() == d.GetMetadata()[kindKey] && k.Code() == s.Code() {
+					fault.Kind = k
+				}
 			}
 		case *errdetails.RetryInfo:
 			fault.RetryAfter = d.GetRetryDelay().AsDuration()
-		}
-	}
-	// Two kinds may share a code; the kind's own reason then tells which it was.
-	for k := range Kind(len(kinds)) {
-		if k.Reason() == fault.Reason && k.Code() == s.Code() {
-			fault.Kind = k
 		}
 	}
 	return fault
@@ -80,17 +85,11 @@ func kindOfCode(code codes.Code) Kind {
 		return Invalid
 	case codes.AlreadyExists:
 		return Conflict
-	case codes.Unimplemented:
-		return Permanent
 	}
-	i := slices.IndexFunc(kinds[:], func(k struct {
-		reason string
-		title  string
-		code   codes.Code
-		status int
-	},
-	) bool {
-		return k.code == code
-	})
-	return Kind(max(i, int(Internal)))
+	for k := range Kind(len(kinds)) {
+		if k.Code() == code {
+			return k
+		}
+	}
+	return Internal
 }

@@ -81,7 +81,7 @@ func (d *decoder) readFile(path string, sections map[string]any) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
 		return err
@@ -147,19 +147,15 @@ func (d *decoder) report(section string, err error) {
 	if err == nil {
 		return
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only errors.Join at the top is a list of mistakes
-		for _, one := range joined.Unwrap() {
-			d.report(section, one)
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		text := join(section, line)
+		if key, _, ok := strings.Cut(text, ":"); ok {
+			if place := d.places[key]; place != "" {
+				text = place + ": " + text
+			}
 		}
-		return
+		d.mistakes = append(d.mistakes, errors.New(text))
 	}
-	text := join(section, err.Error())
-	if key, _, ok := strings.Cut(text, ":"); ok {
-		if place := d.places[key]; place != "" {
-			text = place + ": " + text
-		}
-	}
-	d.mistakes = append(d.mistakes, errors.New(text))
 }
 
 // join returns the dotted name of a key below its parent.

@@ -132,7 +132,7 @@ func (d *decoder) leaf(node *yaml.Node, v reflect.Value, name string) {
 	}
 	fresh := reflect.New(v.Type())
 	if err := node.Decode(fresh.Interface()); err != nil {
-		d.mistake(node, name, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+		d.mistake(node, name, "%s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
 		return
 	}
 	v.Set(fresh.Elem())
@@ -178,10 +178,10 @@ func isNull(node *yaml.Node) bool {
 
 // describe says what a node is, to somebody who wrote something else.
 func describe(node *yaml.Node) string {
-	switch {
-	case node.Kind == yaml.MappingNode:
+	switch node.Kind {
+	case yaml.MappingNode:
 		return "keys with values"
-	case node.Kind == yaml.SequenceNode:
+	case yaml.SequenceNode:
 		return "a list"
 	default:
 		return fmt.Sprintf("%q", event.Redact(node.Value))

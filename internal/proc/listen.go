@@ -50,8 +50,7 @@ func Loopback(host string) bool {
 func Listen(name, addr string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
+		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err // the address stands in our sentence already
 		}
 		return nil, fmt.Errorf("%s: listen on %s: %w", name, addr, err)

@@ -40,7 +40,7 @@ func fieldsOf(v reflect.Value) []field {
 // setText sets v from the text of a scalar, in the file or in a variable. What
 // is none of the usual types is left to other.
 func setText(v reflect.Value, text string, other func(into any) error) error {
-	if into, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if into, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return into.UnmarshalText([]byte(text))
 	}
 	if v.Type() == durationType {
