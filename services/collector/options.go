@@ -59,10 +59,10 @@ var accountName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 func (c *RunPodConfig) Validate() error {
 	var errs []error
 	if !accountName.MatchString(c.Account) {
-		errs = append(errs, fmt.Errorf("runpod.account: %q is not 1 to 63 letters, digits, - or _", c.Account))
+		errs = append(errs, fmt.Errorf("account: %q is not 1 to 63 letters, digits, - or _", c.Account))
 	}
 	if c.APIKey != "" && c.APIKeyFile != "" {
-		errs = append(errs, errors.New("runpod.api_key and runpod.api_key_file are both set"))
+		errs = append(errs, errors.New("api_key and api_key_file are both set: keep one of them"))
 	}
 	return errors.Join(errs...)
 }
@@ -128,7 +128,8 @@ type Config struct {
 	MaxConcurrent int `yaml:"max_concurrent"`
 	// MaxTrackedJobs bounds the jobs that are followed at once.
 	MaxTrackedJobs int `yaml:"max_tracked_jobs"`
-	// MaxStreamBytes bounds the event log when the collector creates it.
+	// MaxStreamBytes bounds the event log when the collector creates it; 0 stands
+	// for 10 GiB, or less where the disk has less room.
 	MaxStreamBytes int64 `yaml:"max_stream_bytes"`
 }
 
@@ -138,8 +139,6 @@ const (
 	defaultMaxConcurrent = 64
 	// defaultMaxTrackedJobs costs about 20 MiB at 400 bytes a job.
 	defaultMaxTrackedJobs = 50_000
-	// defaultMaxStreamBytes is 10 GiB: 7 days of 3,000 targets.
-	defaultMaxStreamBytes = 10 << 30
 )
 
 // DefaultConfig returns the intervals that the quota of an ordinary account
@@ -158,7 +157,6 @@ func DefaultConfig() Config {
 		Timeout:           10 * time.Second,
 		MaxConcurrent:     defaultMaxConcurrent,
 		MaxTrackedJobs:    defaultMaxTrackedJobs,
-		MaxStreamBytes:    defaultMaxStreamBytes,
 	}
 }
 
@@ -167,19 +165,22 @@ func (c *Config) Validate() error {
 	var errs []error
 	token := c.Token
 	if c.TokenFile != "" && token != "" {
-		errs = append(errs, errors.New("collector.token and collector.token_file are both set"))
+		errs = append(errs, errors.New("token and token_file are both set: keep one of them"))
 	} else if c.TokenFile != "" {
 		token = "from a file"
 	}
 	if c.WebhookSecret != "" && c.WebhookSecretFile != "" {
-		errs = append(errs, errors.New("collector.webhook_secret and collector.webhook_secret_file are both set"))
+		errs = append(errs, errors.New("webhook_secret and webhook_secret_file are both set: keep one of them"))
 	}
 	for _, a := range []struct{ name, address string }{
 		{"collector.ingest_address", c.IngestAddress},
 		{"collector.http_address", c.HTTPAddress},
 		{"collector.grpc_address", c.GRPCAddress},
 	} {
-		errs = append(errs, proc.CheckListen(a.name, a.address, token, c.Insecure))
+		// The section stands before each line already, where this is called.
+		if err := proc.CheckListen(a.name, a.address, token, c.Insecure); err != nil {
+			errs = append(errs, errors.New(strings.TrimPrefix(err.Error(), "collector.")))
+		}
 	}
 	for _, d := range []struct {
 		name        string
@@ -197,7 +198,7 @@ func (c *Config) Validate() error {
 		{"timeout", c.Timeout, 100 * time.Millisecond, time.Minute},
 	} {
 		if d.value < d.least || d.value > d.most {
-			errs = append(errs, fmt.Errorf("collector.%s: %v is not between %v and %v", d.name, d.value, d.least, d.most))
+			errs = append(errs, fmt.Errorf("%s: %v is not between %v and %v", d.name, d.value, d.least, d.most))
 		}
 	}
 	for _, n := range []struct {
@@ -207,10 +208,10 @@ func (c *Config) Validate() error {
 	}{
 		{"max_concurrent", int64(c.MaxConcurrent), 2, 1000},
 		{"max_tracked_jobs", int64(c.MaxTrackedJobs), 1, 1_000_000},
-		{"max_stream_bytes", c.MaxStreamBytes, 1 << 20, 1 << 50},
+		{"max_stream_bytes", c.MaxStreamBytes, 0, 1 << 50},
 	} {
 		if n.value < n.least || n.value > n.most {
-			errs = append(errs, fmt.Errorf("collector.%s: %d is not between %d and %d", n.name, n.value, n.least, n.most))
+			errs = append(errs, fmt.Errorf("%s: %d is not between %d and %d", n.name, n.value, n.least, n.most))
 		}
 	}
 	return errors.Join(errs...)
@@ -244,6 +245,8 @@ type Options struct {
 	// Getenv reads the environment for RUNPOD_API_KEY; nil stands for
 	// [os.Getenv].
 	Getenv func(string) string
+
+	gatherer prometheus.Gatherer // of Registerer, where it has one
 }
 
 // DefaultOptions returns the options of a collector of RunPod itself with NATS
@@ -256,4 +259,54 @@ func DefaultOptions() Options {
 		Log:       slog.New(slog.DiscardHandler),
 		Getenv:    os.Getenv,
 	}
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Getenv == nil {
+		o.Getenv = os.Getenv
+	}
+	if o.Registerer == nil {
+		o.Registerer = proc.NewRegistry()
+	}
+	o.gatherer, _ = o.Registerer.(prometheus.Gatherer)
+	if o.gatherer == nil {
+		o.gatherer = prometheus.Gatherers{}
+	}
+	if o.NATS.Log == nil {
+		o.NATS.Log = o.Log
+	}
+	if o.NATS.Registerer == nil {
+		o.NATS.Registerer = o.Registerer
+	}
+	if o.NATS.Name == "" {
+		o.NATS.Name = "tocsin-collector"
+	}
+	return o
+}
+
+// secrets are what the configuration holds back, in memory.
+type secrets struct{ key, token, webhook secret.String }
+
+// resolve checks the options and reads the secrets. Its error names every
+// mistake at once.
+func (o Options) resolve() (s secrets, err error) {
+	errs := []error{inSection("runpod", o.RunPod.Validate()), inSection("collector", o.Collector.Validate())}
+	var keyErr, tokenErr, webhookErr error
+	s.key, keyErr = o.RunPod.Key(o.Getenv)
+	if errs[1] == nil {
+		s.token, tokenErr = secret.Resolve("collector.token", o.Collector.Token, o.Collector.TokenFile)
+		s.webhook, webhookErr = secret.Resolve("collector.webhook_secret", o.Collector.WebhookSecret, o.Collector.WebhookSecretFile)
+	}
+	return s, errors.Join(append(errs, keyErr, tokenErr, webhookErr)...)
+}
+
+// inSection puts the section's name before each line of err.
+func inSection(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(name + "." + strings.ReplaceAll(err.Error(), "\n", "\n"+name+"."))
 }

@@ -1,0 +1,41 @@
+package poll
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics count the polls of a collector.
+type Metrics struct {
+	polls    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+// NewMetrics returns metrics that are registered with r.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_collector_polls_total",
+			Help: "Polls of RunPod by what was polled and by result: ok, or why it failed.",
+		}, []string{"kind", "result"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tocsin_collector_poll_duration_seconds",
+			Help:    "Time from a poll's start to its whole answer.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 2, 12), // 5 ms to 10 s, the deadline
+		}, []string{"kind"}),
+	}
+	r.MustRegister(m.polls, m.duration)
+	return m
+}
+
+// Observe counts a poll of a kind that began at began and failed with f; failed
+// is false for one that was answered.
+func (m *Metrics) Observe(kind string, began time.Time, f Failure, failed bool) {
+	result := "ok"
+	if failed {
+		result = f.Name
+	}
+	m.polls.WithLabelValues(kind, result).Inc()
+	m.duration.WithLabelValues(kind).Observe(time.Since(began).Seconds())
+}

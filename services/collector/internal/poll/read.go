@@ -1,0 +1,204 @@
+package poll
+
+import (
+	"context"
+	"time"
+
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/inventory"
+	"github.com/tocsin-dev/tocsin/services/collector/runpod"
+)
+
+const (
+	endpointKind = eventv1.TargetKind_TARGET_KIND_ENDPOINT
+	podKind      = eventv1.TargetKind_TARGET_KIND_POD
+)
+
+// maxDoubts bounds the targets of which RunPod is asked whether they exist after
+// one list, so that a large loss does not eat the account's quota.
+const maxDoubts = 20
+
+// settle counts a poll and returns its failure, nil when it worked. A poll that
+// was cut short by the end of the process counts as neither.
+func (a *Account) settle(kind string, began time.Time, err error) (failure *Failure, counted bool) {
+	f, failed := FailureOf(err)
+	if err != nil && !failed {
+		return nil, false
+	}
+	a.opts.Metrics.Observe(kind, began, f, failed)
+	if failed {
+		a.round.Failed(f)
+		return &f, true
+	}
+	a.round.OK()
+	return nil, true
+}
+
+// pollHealth reads one endpoint's health.
+func (a *Account) pollHealth(ctx context.Context, id string, slot time.Time) *Failure {
+	a.mu.Lock()
+	target, known := a.inventory.Target(inventory.Key{Kind: endpointKind, ID: id})
+	endpoint, listed := a.listed[id]
+	a.mu.Unlock()
+	if !known {
+		return nil
+	}
+	if !listed {
+		endpoint = runpod.Endpoint{ID: id, Type: runpod.Queue}
+	}
+	began := time.Now()
+	health, err := a.opts.API.Health(ctx, endpoint)
+	read := time.Now()
+	failure, counted := a.settle("health", began, err)
+	if !counted {
+		return nil
+	}
+	about := a.about(target)
+	if failure != nil {
+		if failure.Gone() {
+			a.note(id, unknown)
+		} else {
+			a.note(id, failing)
+		}
+		a.opts.Publish(failure.Event(about, eventv1.PollKind_POLL_KIND_HEALTH, slot), read)
+		return failure
+	}
+	a.note(id, answering)
+	a.opts.Publish(healthSampled(about, health, slot, a.opts.Health), read)
+	return nil
+}
+
+// pollEndpoints reads the list of endpoints.
+func (a *Account) pollEndpoints(ctx context.Context, slot time.Time) *Failure {
+	began := time.Now()
+	list, err := a.opts.API.Endpoints(ctx)
+	read := time.Now()
+	failure, counted := a.settle("endpoints", began, err)
+	if !counted {
+		return nil
+	}
+	if failure != nil {
+		a.listFailed(failure, eventv1.PollKind_POLL_KIND_ENDPOINTS, slot, read)
+		return failure
+	}
+	seen := make([]inventory.Seen, len(list))
+	for i, e := range list {
+		seen[i] = inventory.FromEndpoint(e)
+	}
+	a.mu.Lock()
+	for _, e := range list {
+		a.listed[e.ID] = e
+	}
+	out := a.inventory.List(endpointKind, seen, read)
+	a.mu.Unlock()
+	a.apply(out, read)
+	a.ask(ctx, out.Doubtful)
+	return nil
+}
+
+// pollPods reads the list of pods, which holds a sample of each.
+func (a *Account) pollPods(ctx context.Context, slot time.Time) *Failure {
+	began := time.Now()
+	list, err := a.opts.API.Pods(ctx)
+	read := time.Now()
+	failure, counted := a.settle("pods", began, err)
+	if !counted {
+		return nil
+	}
+	a.mu.Lock()
+	a.podsFail = failure != nil
+	a.mu.Unlock()
+	if failure != nil {
+		a.listFailed(failure, eventv1.PollKind_POLL_KIND_PODS, slot, read)
+		return failure
+	}
+	seen := make([]inventory.Seen, len(list))
+	for i, p := range list {
+		seen[i] = inventory.FromPod(p)
+	}
+	a.mu.Lock()
+	out := a.inventory.List(podKind, seen, read)
+	a.mu.Unlock()
+	a.apply(out, read)
+	for i, p := range list {
+		about := &eventv1.Target{Account: a.opts.Account, Kind: podKind, Id: p.ID, Name: seen[i].Name}
+		a.opts.Publish(gpuSampled(about, p, slot, a.opts.Pods), read)
+	}
+	a.ask(ctx, out.Doubtful)
+	return nil
+}
+
+// listFailed publishes the failure of a list, which is about the account.
+func (a *Account) listFailed(f *Failure, kind eventv1.PollKind, slot, read time.Time) {
+	a.opts.Log.Warn("list not read", "kind", kind.String(), "reason", f.Name, "status", f.Status, "detail", f.Detail)
+	a.opts.Publish(f.Event(inventory.AccountTarget(a.opts.Account), kind, slot), read)
+}
+
+// ask asks RunPod of each doubtful target whether it exists. Any answer but yes
+// and no leaves the rest for the next list.
+func (a *Account) ask(ctx context.Context, doubtful []inventory.Key) {
+	for _, key := range doubtful[:min(len(doubtful), maxDoubts)] {
+		began := time.Now()
+		err := a.exists(ctx, key)
+		f, failed := FailureOf(err)
+		if err != nil && !failed {
+			return
+		}
+		a.opts.Metrics.Observe("check", began, f, failed)
+		if failed && !f.Gone() {
+			return
+		}
+		read := time.Now()
+		a.mu.Lock()
+		out := a.inventory.Answered(key, !failed, read)
+		a.mu.Unlock()
+		a.apply(out, read)
+	}
+}
+
+func (a *Account) exists(ctx context.Context, key inventory.Key) error {
+	if key.Kind == podKind {
+		_, err := a.opts.API.Pod(ctx, key.ID)
+		return err
+	}
+	_, err := a.opts.API.Endpoint(ctx, key.ID)
+	return err
+}
+
+// apply publishes what the inventory decided and begins and ends schedules.
+func (a *Account) apply(out inventory.Outcome, read time.Time) {
+	for _, e := range out.Events {
+		a.opts.Publish(e, read)
+		if shrunk := e.GetInventoryShrunk(); shrunk != nil {
+			a.opts.Log.Warn("inventory shrunk", "known", shrunk.GetKnown(), "vanished", shrunk.GetVanished(), "over", shrunk.GetOver())
+		}
+	}
+	for _, target := range out.Added {
+		a.schedule(target)
+		a.opts.Changed(target)
+	}
+	for _, key := range out.Removed {
+		a.forget(key)
+		a.opts.Removed(key)
+	}
+	if len(out.Added)+len(out.Removed) > 0 {
+		a.opts.Log.Info("inventory changed", "changed", len(out.Added), "removed", len(out.Removed))
+	}
+}
+
+func (a *Account) forget(key inventory.Key) {
+	if key.Kind != endpointKind {
+		return
+	}
+	schedule := endpointPrefix + key.ID
+	a.queue.Remove(schedule)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.listed, key.ID)
+	delete(a.health, key.ID)
+	delete(a.failures, schedule)
+}
+
+func (a *Account) about(t inventory.Target) *eventv1.Target {
+	return &eventv1.Target{Account: a.opts.Account, Kind: t.Kind, Id: t.ID, Name: t.Name}
+}

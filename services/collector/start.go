@@ -1,0 +1,345 @@
+package collector
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/internal/secret"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/inventory"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/job"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/poll"
+)
+
+const (
+	// logMemory is how far back the log is: its greatest age.
+	logMemory = 7 * 24 * time.Hour
+	// skewMargin is how much the clocks of collector and log may differ.
+	skewMargin = 5 * time.Minute
+	// patience is how many seconds in a row a read of the log may bring nothing
+	// although its end was not met: the end was removed meanwhile.
+	patience = 3
+	// keepEvery is how often the oldest open job is written down.
+	keepEvery = 30 * time.Second
+	// storeTime bounds the wait of a registration for the log.
+	storeTime = 5 * time.Second
+)
+
+// webhookSecretKey is where a secret that was made is kept.
+const webhookSecretKey = "collector.webhook_secret"
+
+// webhookSecret returns the configured secret, else the one that is kept, else
+// a new one that is kept from now on.
+func webhookSecret(ctx context.Context, meta *bus.Bucket, configured secret.String) (secret.String, error) {
+	if configured.Set() {
+		return configured, nil
+	}
+	for {
+		kept, _, ok, err := meta.Get(ctx, webhookSecretKey)
+		if err != nil {
+			return "", fmt.Errorf("read the webhook secret: %w", err)
+		}
+		if ok && len(kept) > 0 {
+			return secret.String(kept), nil
+		}
+		fresh := rand.Text()
+		_, err = meta.Create(ctx, webhookSecretKey, []byte(fresh))
+		switch {
+		case err == nil:
+			return secret.String(fresh), nil
+		case !errors.Is(err, bus.ErrExists) && !errors.Is(err, bus.ErrUnknownOutcome):
+			return "", fmt.Errorf("keep a webhook secret: %w", err)
+		}
+	}
+}
+
+// past is what the log knows of an account.
+type past struct {
+	inventory *inventory.Inventory
+	lastSlot  time.Time // of the last heartbeat
+}
+
+// recall reads what the log knows of the account: its targets, and into tracker
+// the jobs that were followed and what was told of them.
+func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, account string, tracker *job.Tracker) (past, error) {
+	p := past{inventory: inventory.New(account)}
+	token := event.Token(inventory.AccountTarget(account))
+	if err := recallTargets(ctx, conn, p.inventory); err != nil {
+		return p, err
+	}
+	for _, kind := range []string{event.KindInventoryShrunk, event.KindAccountPolled} {
+		last, ok, err := conn.Last(ctx, bus.EventsStream, event.StoredSubject(kind, token))
+		if err != nil {
+			return p, err
+		}
+		e, err := event.Unmarshal(last.Data)
+		if !ok || err != nil {
+			continue // none yet, or one that this release cannot read
+		}
+		p.inventory.Replay(e, last.Time)
+		if slot := e.GetAccountPolled().GetPollSlotMs(); slot > 0 {
+			p.lastSlot = time.UnixMilli(slot)
+		}
+	}
+	from, err := jobsSince(ctx, meta, account, time.Now())
+	if err != nil {
+		return p, err
+	}
+	for _, kind := range []string{event.KindJobRegistered, event.KindJobTransitioned} {
+		err := readKind(ctx, conn, kind, from, func(d bus.Delivery, e *eventv1.Event) {
+			if e.GetTarget().GetAccount() == account {
+				tracker.Replay(e.GetTarget().GetId(), e, d.Time)
+			}
+		})
+		if err != nil {
+			return p, err
+		}
+	}
+	tracker.Forget(time.Now())
+	return p, nil
+}
+
+// recallTargets replays the newest inventory fact of each target, in the order
+// of the log.
+func recallTargets(ctx context.Context, conn *bus.Conn, inv *inventory.Inventory) error {
+	type stored struct {
+		seq  uint64
+		time time.Time
+		fact *eventv1.Event
+	}
+	newest := map[string]stored{}
+	for _, kind := range []string{event.KindTargetDiscovered, event.KindTargetChanged, event.KindTargetRemoved} {
+		err := readKind(ctx, conn, kind, time.Time{}, func(d bus.Delivery, e *eventv1.Event) {
+			token := event.Token(e.GetTarget())
+			if d.Seq > newest[token].seq {
+				newest[token] = stored{seq: d.Seq, time: d.Time, fact: e}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	order := make([]stored, 0, len(newest))
+	for _, s := range newest {
+		order = append(order, s)
+	}
+	slices.SortFunc(order, func(a, b stored) int { return int(a.seq) - int(b.seq) })
+	for _, s := range order {
+		inv.Replay(s.fact, s.time)
+	}
+	return nil
+}
+
+// errEnd ends a read that met the end of what it was to read.
+var errEnd = errors.New("end of the log")
+
+// readKind reads the facts of a kind that were stored from the instant from on
+// until now. Facts that this release cannot read are left out.
+func readKind(ctx context.Context, conn *bus.Conn, kind string, from time.Time, handle func(bus.Delivery, *eventv1.Event)) error {
+	filter := event.KindFilter(kind)
+	last, ok, err := conn.Last(ctx, bus.EventsStream, filter)
+	if err != nil {
+		return err
+	}
+	if !ok || last.Time.Before(from) {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := 0
+	err = conn.Read(ctx, bus.ReadOptions{
+		Stream: bus.EventsStream, Filter: filter, FromTime: from,
+		Idle: func() {
+			if idle++; idle >= patience {
+				cancel(errEnd)
+			}
+		},
+	}, func(d bus.Delivery) error {
+		idle = 0
+		if e, err := event.Unmarshal(d.Data); err == nil {
+			handle(d, e)
+		}
+		if d.Seq >= last.Seq {
+			return errEnd
+		}
+		return nil
+	})
+	if errors.Is(err, errEnd) {
+		return nil
+	}
+	return fmt.Errorf("read facts of kind %s: %w", kind, err)
+}
+
+func jobsKey(account string) string { return "collector." + account + ".jobs_since" }
+
+// jobsSince returns from when on the log tells all of the open jobs: 40 minutes
+// back, or from the start of the oldest job that was open when it was last
+// written down.
+func jobsSince(ctx context.Context, meta *bus.Bucket, account string, now time.Time) (time.Time, error) {
+	from := now.Add(-job.Memory)
+	value, _, ok, err := meta.Get(ctx, jobsKey(account))
+	if err != nil {
+		return from, fmt.Errorf("read the oldest open job: %w", err)
+	}
+	if ms, err := strconv.ParseInt(string(value), 10, 64); ok && err == nil && ms > 0 {
+		if oldest := time.UnixMilli(ms).Add(-skewMargin); oldest.Before(from) {
+			from = oldest
+		}
+	}
+	if earliest := now.Add(-logMemory); from.Before(earliest) {
+		from = earliest
+	}
+	return from, nil
+}
+
+// keepOldest writes down when the oldest open job began, until ctx ends, so that
+// the next start reads the log from there. One that is not written costs the
+// next start jobs that are open for more than 40 minutes, and nothing else.
+func keepOldest(ctx context.Context, meta *bus.Bucket, account string, oldest func() (time.Time, bool), log *slog.Logger) error {
+	var kept int64
+	ticker := time.NewTicker(keepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		var ms int64
+		if at, ok := oldest(); ok {
+			ms = at.UnixMilli()
+		}
+		if ms == kept {
+			continue
+		}
+		attempt, cancel := context.WithTimeout(ctx, storeTime)
+		_, err := meta.Put(attempt, jobsKey(account), strconv.AppendInt(nil, ms, 10))
+		cancel()
+		if err != nil {
+			log.Warn("start of the oldest open job not written down", "err", err)
+			continue
+		}
+		kept = ms
+	}
+}
+
+// announce tells every partition that a collector begins to observe.
+func announce(ctx context.Context, conn *bus.Conn) error {
+	host, _ := os.Hostname() // a name for people; none is as good
+	data, err := event.Marshal(&eventv1.Event{
+		Source: eventv1.Source_SOURCE_TOCSIN,
+		Fact: &eventv1.Event_CollectorStarted{CollectorStarted: &eventv1.CollectorStarted{
+			Collector: fmt.Sprintf("%s/%d", host, os.Getpid()),
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	for p := range event.Partitions {
+		subject := event.PartitionSubject(p, event.KindCollectorStarted)
+		if _, err := conn.Publish(ctx, bus.Message{Subject: subject, Data: data}); err != nil {
+			return fmt.Errorf("announce the start: %w", err)
+		}
+	}
+	return nil
+}
+
+// store stores an event before it returns.
+func store(ctx context.Context, conn *bus.Conn, e *eventv1.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	data, err := event.Marshal(e)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Publish(ctx, bus.Message{Subject: event.Subject(event.Kind(e), e.GetTarget()), ID: e.GetId(), Data: data})
+	return err
+}
+
+// What a refused key means, in words for who made it.
+const (
+	keyIsWrong = "RunPod refused the API key (401): it is wrong or was revoked; make a new one in RunPod's console under Settings, API Keys"
+	keyLacks   = "RunPod accepted the API key but it may not list %s (403): give it read access to them in RunPod's console under Settings, API Keys"
+)
+
+// checkKey takes how the first lists went. A key that RunPod refuses is an error
+// for an account that was never seen before (known is false), because a person
+// sits before it. Otherwise it is told like any other outage, by the events of
+// the polls, since the rest of the system must run on.
+func checkKey(log *slog.Logger, known bool, endpoints, pods *poll.Failure) error {
+	refused := refusal(endpoints, pods)
+	switch {
+	case refused != nil && !known:
+		return proc.Usage(refused)
+	case refused != nil:
+		log.Error("key refused; polling on in case that it works again", "err", refused)
+		return nil
+	}
+	for name, f := range map[string]*poll.Failure{"serverless endpoints": endpoints, "pods": pods} {
+		switch {
+		case f == nil:
+		case f.Refused():
+			log.Warn("a part of the account is not watched", "err", fmt.Errorf(keyLacks, name))
+		default:
+			log.Warn("RunPod cannot be read at the start; trying on", "list", name, "detail", f.Detail)
+		}
+	}
+	return nil
+}
+
+// refusal returns why the key is of no use at all, nil when it is of some.
+func refusal(endpoints, pods *poll.Failure) error {
+	const unauthorized = eventv1.PollFailureReason_POLL_FAILURE_REASON_UNAUTHORIZED
+	switch {
+	case endpoints != nil && endpoints.Reason == unauthorized, pods != nil && pods.Reason == unauthorized:
+		return errors.New(keyIsWrong)
+	case endpoints != nil && endpoints.Refused() && pods != nil && pods.Refused():
+		return fmt.Errorf(keyLacks, "serverless endpoints and pods")
+	default:
+		return nil
+	}
+}
+
+// listeners are the ports of a collector.
+type listeners struct{ ingest, http, grpc net.Listener }
+
+func listen(cfg Config) (l listeners, err error) {
+	for _, p := range []struct {
+		to            *net.Listener
+		name, address string
+	}{
+		{&l.ingest, "collector.ingest_address", cfg.IngestAddress},
+		{&l.http, "collector.http_address", cfg.HTTPAddress},
+		{&l.grpc, "collector.grpc_address", cfg.GRPCAddress},
+	} {
+		if *p.to, err = proc.Listen(p.name, p.address); err != nil {
+			l.close()
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// close closes what no server has closed yet.
+func (l listeners) close() {
+	for _, ln := range []net.Listener{l.ingest, l.http, l.grpc} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+}
+
+func (l listeners) addresses() Addresses {
+	return Addresses{Ingest: l.ingest.Addr(), HTTP: l.http.Addr(), GRPC: l.grpc.Addr()}
+}
