@@ -1,0 +1,238 @@
+package delivery
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+)
+
+const (
+	// maxAnnotation bounds one annotation's text in messages, in bytes.
+	maxAnnotation = 8 << 10
+	// maxAlert bounds what is kept of an alert; above it the evidence goes.
+	maxAlert = 64 << 10
+)
+
+// alert is what is known of one alert.
+type alert struct {
+	id        string
+	state     *alertv1.Alert // nil until ALERTS said it: the journal only names alerts
+	version   uint64         // of its last change of state
+	partition int
+	stored    time.Time // when that change was stored
+	order     string    // sorts alerts of a message
+	lanes     []*lane   // those that have it as a member
+}
+
+func (a *alert) firing() bool {
+	return a.state != nil && a.state.GetState() == alertv1.AlertState_ALERT_STATE_FIRING
+}
+
+// AlertMessage is one message of the ALERTS stream.
+type AlertMessage struct {
+	// Seq is its sequence.
+	Seq uint64
+	// Partition is the partition that its subject names.
+	Partition int
+	// Stored is its JetStream timestamp.
+	Stored time.Time
+	// Transitions are its content.
+	Transitions []*alertv1.Transition
+}
+
+// ApplyAlerts takes in one message of ALERTS at the instant now. Messages that
+// were applied before change nothing.
+func (c *Core) ApplyAlerts(now time.Time, m AlertMessage) {
+	at := m.Stored
+	if at.After(now) {
+		at = now // the store's clock is ahead; waiting for it would delay the alert
+	}
+	for i, tr := range m.Transitions {
+		version := Version(m.Seq, i)
+		if version <= c.applied || tr.GetAlert().GetId() == "" {
+			continue
+		}
+		c.applied = version
+		switch tr.GetKind() {
+		case alertv1.TransitionKind_TRANSITION_KIND_RENEWED:
+			if a := c.alerts[tr.GetAlert().GetId()]; a != nil && a.firing() {
+				a.state = kept(tr.GetAlert(), a.state, alertv1.AlertState_ALERT_STATE_FIRING)
+				continue
+			}
+			c.fire(tr.GetAlert(), version, at, m.Partition)
+		case alertv1.TransitionKind_TRANSITION_KIND_FIRING:
+			c.fire(tr.GetAlert(), version, at, m.Partition)
+		case alertv1.TransitionKind_TRANSITION_KIND_RESOLVED:
+			c.resolve(tr.GetAlert(), version, at)
+		}
+	}
+	c.alertsSeq = max(c.alertsSeq, m.Seq)
+}
+
+func (c *Core) fire(state *alertv1.Alert, version uint64, at time.Time, partition int) {
+	a := c.alert(state.GetId())
+	if !a.firing() {
+		a.version, a.stored = version, at
+	}
+	a.partition = partition
+	a.state = kept(state, a.state, alertv1.AlertState_ALERT_STATE_FIRING)
+	a.order = orderOf(state.GetLabels())
+	touched := c.o.Inhibitor.Fire(a.id, state.GetLabels())
+	c.place(a, at)
+	c.reconsider(a, at)
+	c.reconsiderAll(touched, at)
+}
+
+func (c *Core) resolve(state *alertv1.Alert, version uint64, at time.Time) {
+	a := c.alerts[state.GetId()]
+	if a == nil {
+		return // nobody was told, and nobody is to be
+	}
+	if a.firing() || a.state == nil {
+		a.version, a.stored = version, at
+	}
+	a.state = kept(state, a.state, alertv1.AlertState_ALERT_STATE_RESOLVED)
+	a.order = orderOf(a.state.GetLabels())
+	touched := c.o.Inhibitor.Resolve(a.id)
+	for _, l := range slices.Clone(a.lanes) {
+		if l.members[a.id].owesResolved() {
+			c.touch(l, at)
+		} else {
+			c.settle(l, a)
+		}
+	}
+	c.forget(a)
+	c.reconsiderAll(touched, at)
+}
+
+// place makes the alert a member of every lane that its labels lead to.
+func (c *Core) place(a *alert, at time.Time) {
+	for _, l := range a.lanes {
+		l.members[a.id].routed = false
+	}
+	for _, d := range c.o.Table.Destinations(a.state.GetLabels()) {
+		l := c.lane(d.Lane)
+		l.timing, l.routed = d.Timing, true
+		l.groupLabels, l.routeLabels = d.GroupLabels, d.RouteLabels
+		if l.firstDue.IsZero() {
+			l.firstDue = firstDue(a.state.GetFiredAt().AsTime(), at, d.Timing.GroupWait)
+		}
+		l.member(a).routed = true
+	}
+}
+
+// firstDue is when the first message of a group is due: group_wait after the
+// alert began to fire, but not before it was stored at the instant at.
+func firstDue(fired, at time.Time, wait time.Duration) time.Time {
+	if due := fired.Add(wait); due.Before(at) {
+		return at
+	} else if latest := at.Add(wait); due.Before(latest) {
+		return due
+	}
+	return at.Add(wait)
+}
+
+func (c *Core) reconsiderAll(ids []string, at time.Time) {
+	for _, id := range ids {
+		if a := c.alerts[id]; a != nil {
+			c.reconsider(a, at)
+		}
+	}
+}
+
+// reconsider updates whether receivers are to hear of the firing alert a: when
+// it is routed to them and not inhibited. Once a message says so, inhibition
+// comes too late.
+func (c *Core) reconsider(a *alert, at time.Time) {
+	if c.history || !a.firing() {
+		return
+	}
+	quiet := c.o.Inhibitor.Inhibited(a.id)
+	for _, l := range a.lanes {
+		m := l.members[a.id]
+		if !m.committed {
+			m.due = m.routed && !quiet
+		}
+		if m.owesFiring() {
+			c.touch(l, at)
+		}
+	}
+}
+
+// alert returns the record of an alert, which may be new.
+func (c *Core) alert(id string) *alert {
+	a := c.alerts[id]
+	if a == nil {
+		a = &alert{id: id}
+		c.alerts[id] = a
+	}
+	return a
+}
+
+// forget removes an alert that is over and that no lane speaks of.
+func (c *Core) forget(a *alert) {
+	if !a.firing() && len(a.lanes) == 0 {
+		delete(c.alerts, a.id)
+	}
+}
+
+// Active returns the alerts of a partition that fire, ordered by id. They must
+// not be changed.
+func (c *Core) Active(partition int) []*alertv1.Alert {
+	var active []*alertv1.Alert
+	for _, a := range c.alerts {
+		if a.firing() && a.partition == partition {
+			active = append(active, a.state)
+		}
+	}
+	slices.SortFunc(active, func(a, b *alertv1.Alert) int { return strings.Compare(a.GetId(), b.GetId()) })
+	return active
+}
+
+// AlertsSequence returns the sequence of the last message of ALERTS that was
+// applied.
+func (c *Core) AlertsSequence() uint64 { return c.alertsSeq }
+
+// kept returns what is kept of an alert: all but the series of its evidence,
+// in the given state, with the start that before knew if now lacks it. It
+// shares what it does not change with now.
+func kept(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
+	k := &alertv1.Alert{
+		Id: now.GetId(), Fingerprint: now.GetFingerprint(), Group: now.GetGroup(), Rule: now.GetRule(),
+		Target: now.GetTarget(), Labels: now.GetLabels(), Annotations: now.GetAnnotations(), State: state,
+		ActiveAt: now.GetActiveAt(), FiredAt: now.GetFiredAt(), ResolvedAt: now.GetResolvedAt(),
+		ResolveReason: now.GetResolveReason(),
+	}
+	if k.FiredAt == nil {
+		k.FiredAt = before.GetFiredAt()
+	}
+	if e := now.GetEvidence(); e != nil {
+		k.Evidence = &alertv1.Evidence{Expression: e.GetExpression(), Values: e.GetValues(), ErrorGroups: e.GetErrorGroups()}
+	}
+	for name, text := range k.GetAnnotations() {
+		if len(text) > maxAnnotation {
+			k.Annotations = maps.Clone(k.Annotations)
+			k.Annotations[name] = strings.ToValidUTF8(text[:maxAnnotation], "") + "…"
+		}
+	}
+	if proto.Size(k) > maxAlert {
+		k.Evidence = nil
+	}
+	return k
+}
+
+func orderOf(labels map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		b.WriteString(name)
+		b.WriteByte(0)
+		b.WriteString(labels[name])
+		b.WriteByte(0)
+	}
+	return b.String()
+}

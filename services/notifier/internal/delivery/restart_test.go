@@ -1,0 +1,173 @@
+package delivery
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/alertmanager/config"
+
+	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
+)
+
+func TestARestartAfterHoursSaysNothing(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("a", name("A"))
+	w.finish(told)
+	for range 3 {
+		w.now = w.now.Add(8 * time.Hour)
+		w.start()
+		w.silent(3*time.Hour + 59*time.Minute)
+	}
+	w.wait(time.Minute)
+	_, s := w.finish(told)
+	wantSaid(t, s, "repeat interval elapsed", map[string]string{"a": "firing"})
+}
+
+func TestARestartFinishesWhatWasPending(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		save bool
+	}{{"from the journal", false}, {"from a snapshot", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, single, both)
+			w.fire("a", name("A"))
+			first, _ := w.finish(failed)
+			if c.save {
+				w.save()
+			}
+			w.start()
+			w.silent(700 * time.Millisecond)
+			w.wait(time.Second)
+			again, _ := w.finish(told)
+			if again.ID != first.ID || string(again.Body.Bytes) != string(first.Body.Bytes) || again.Number != 2 {
+				t.Errorf("attempt %d of %s with %s, want attempt 2 of %s", again.Number, again.ID, again.Body.Bytes, first.ID)
+			}
+			w.start()
+			w.silent(time.Hour)
+			w.resolve("a", name("A"))
+			w.start()
+			w.wait(time.Second)
+			_, s := w.finish(told)
+			wantSaid(t, s, "all alerts resolved", map[string]string{"a": "resolved"})
+		})
+	}
+}
+
+func TestWhatWasSettledSinceTheSnapshotIsNotToldAgain(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("a", name("A"))
+	w.finish(told)
+	w.resolve("a", name("A"))
+	w.wait(time.Second)
+	w.finish(told)
+	w.start()
+	w.silent(24 * time.Hour)
+	if len(w.core.alerts)+len(w.core.lanes) != 0 {
+		t.Errorf("%d alerts and %d lanes are held after the restart", len(w.core.alerts), len(w.core.lanes))
+	}
+}
+
+func TestWhatHappenedWhileTheProcessWasAwayIsTold(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("a", name("A"))
+	w.finish(told)
+	w.fire("b", name("B"))
+	w.resolve("b", name("B"))
+	w.resolve("a", name("A"))
+	w.start()
+	w.wait(time.Second)
+	if len(w.running) != 2 {
+		t.Fatalf("%d attempts, want the ends of a and b", len(w.running))
+	}
+	for _, a := range w.running {
+		if s := read(t, a); s.Reason != "all alerts resolved" {
+			t.Errorf("message %s, want one about an end", a.Body.Bytes)
+		}
+	}
+}
+
+func TestHistoryBeforeTheFirstStartIsNotTold(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.saved, w.journal = nil, [Shards][]*deliveryv1.Batch{}
+	w.fire("old", name("Old"))
+	w.resolve("old", name("Old"))
+	w.fire("a", name("A"))
+	w.start()
+	w.wait(time.Second)
+	_, s := w.finish(told)
+	wantSaid(t, s, "first notification", map[string]string{"a": "firing"})
+}
+
+func TestALostSnapshotIsMadeUpForByTheJournal(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("told", name("Told"))
+	w.finish(told)
+	w.fire("over", name("Over"))
+	w.finish(told)
+	w.saved = nil
+	w.resolve("over", name("Over"))
+	w.start()
+	w.wait(time.Second)
+	_, s := w.finish(told)
+	wantSaid(t, s, "all alerts resolved", map[string]string{"over": "resolved"})
+	w.silent(3 * time.Hour)
+}
+
+func TestAfterAChangeOfRoutesOldGroupsAreToldTheEnd(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("a", name("A"))
+	w.finish(told)
+	conf, err := config.Load(`
+route: {receiver: chat, group_by: [team], group_wait: 0s, group_interval: 1s}
+receivers: [{name: ops}, {name: chat}]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.conf = conf
+	w.ways = map[string][]route.Integration{
+		"ops":  {{Name: "webhook/0", SendResolved: true}},
+		"chat": {{Name: "webhook/0", SendResolved: true}},
+	}
+	w.start()
+	a, _ := w.finish(told)
+	if a.Lane.Receiver != "chat" {
+		t.Errorf("%s is told, want the new receiver", a.Lane.Receiver)
+	}
+	w.silent(time.Minute)
+	w.resolve("a", name("A"))
+	w.wait(time.Second)
+	heard := map[string]string{}
+	for _, a := range w.running {
+		heard[a.Lane.Receiver] = read(t, a).Alerts["a"]
+	}
+	if heard["ops"] != "resolved" || heard["chat"] != "resolved" {
+		t.Errorf("receivers heard %v, want the end for both", heard)
+	}
+}
+
+func TestAReceiverThatIsNotConfiguredAnyMoreIsGivenUp(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("a", name("A"))
+	w.finish(failed)
+	w.ways = map[string][]route.Integration{"ops": {{Name: "tocsin/0", SendResolved: true}}}
+	w.start()
+	if len(w.orphans) != 1 || w.orphans[0].Integration != "webhook/0" {
+		t.Errorf("orphans %v, want webhook/0", w.orphans)
+	}
+	a, _ := w.finish(told)
+	if a.Lane.Integration != "tocsin/0" {
+		t.Errorf("told by %s, want tocsin/0", a.Lane.Integration)
+	}
+	w.silent(time.Hour)
+}
+
+func TestSnapshotsOfAnotherFormatAreRefused(t *testing.T) {
+	w := newWorld(t, single, both)
+	for _, s := range []*deliveryv1.Snapshot{{}, {Format: 2, ShardSequences: make([]uint64, Shards)}, {Format: 1}} {
+		if err := w.core.Restore(s); err == nil {
+			t.Errorf("%v was taken", s)
+		}
+	}
+}

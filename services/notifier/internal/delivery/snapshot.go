@@ -1,0 +1,99 @@
+package delivery
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+)
+
+// snapshotFormat counts the changes of the snapshot that a reader must know.
+const snapshotFormat = 1
+
+// Snapshot returns the whole state, which [Core.Restore] takes back. The caller
+// adds when the two streams were created.
+func (c *Core) Snapshot(now time.Time) *deliveryv1.Snapshot {
+	s := &deliveryv1.Snapshot{
+		Format: snapshotFormat, At: timestamppb.New(now),
+		AlertsSequence: c.alertsSeq, ShardSequences: c.shards[:],
+	}
+	s.ShardSequences = slices.Clone(s.ShardSequences)
+	for _, a := range c.byVersion() {
+		if a.state != nil {
+			s.Alerts = append(s.Alerts, &deliveryv1.KnownAlert{
+				Alert: a.state, Version: a.version, Partition: uint32(a.partition), StoredAt: stamp(a.stored),
+			})
+		}
+	}
+	for _, l := range c.sortedLanes() {
+		s.Lanes = append(s.Lanes, l.snapshot())
+	}
+	return s
+}
+
+func (l *lane) snapshot() *deliveryv1.LaneState {
+	s := &deliveryv1.LaneState{Lane: l.proto(), ToldAt: stamp(l.toldAt), FlushAt: stamp(l.flushAt)}
+	if p := l.pending; p != nil {
+		s.Pending, s.Attempts, s.NextAttempt = p.intent, uint32(p.attempts), stamp(p.next)
+	}
+	for id, m := range l.members {
+		s.Members = append(s.Members, &deliveryv1.MemberState{
+			AlertId: id, Due: m.due, Committed: m.committed, Told: m.told, ToldVersion: m.toldVersion,
+		})
+	}
+	slices.SortFunc(s.Members, func(a, b *deliveryv1.MemberState) int { return cmp.Compare(a.GetAlertId(), b.GetAlertId()) })
+	return s
+}
+
+// Restore takes a snapshot into a new core, whose configuration may be another
+// than the one that it was taken under. It returns an error, and leaves the
+// core as it was, when the format is not known.
+func (c *Core) Restore(s *deliveryv1.Snapshot) error {
+	if s.GetFormat() != snapshotFormat {
+		return fmt.Errorf("read snapshot: format %d, this release reads %d", s.GetFormat(), snapshotFormat)
+	}
+	if len(s.GetShardSequences()) != Shards {
+		return fmt.Errorf("read snapshot: %d shards, want %d", len(s.GetShardSequences()), Shards)
+	}
+	c.history = false
+	c.alertsSeq = s.GetAlertsSequence()
+	c.applied = Version(s.GetAlertsSequence(), 1<<10)
+	copy(c.shards[:], s.GetShardSequences())
+	for _, k := range s.GetAlerts() {
+		a := c.alert(k.GetAlert().GetId())
+		a.state, a.version, a.partition = k.GetAlert(), k.GetVersion(), int(k.GetPartition())
+		a.stored, a.order = instant(k.GetStoredAt()), orderOf(a.state.GetLabels())
+		if a.firing() {
+			c.o.Inhibitor.Fire(a.id, a.state.GetLabels())
+		}
+	}
+	for _, ls := range s.GetLanes() {
+		c.restoreLane(ls)
+	}
+	for _, a := range c.byVersion() {
+		if a.firing() {
+			c.place(a, a.stored)
+		}
+	}
+	return nil
+}
+
+func (c *Core) restoreLane(s *deliveryv1.LaneState) {
+	l := c.laneOf(s.GetLane())
+	l.toldAt, l.flushAt = instant(s.GetToldAt()), instant(s.GetFlushAt())
+	for _, ms := range s.GetMembers() {
+		m := l.member(c.alert(ms.GetAlertId()))
+		m.due, m.committed = ms.GetDue(), ms.GetCommitted()
+		m.told, m.toldVersion = ms.GetTold(), ms.GetToldVersion()
+	}
+	if s.GetPending() != nil {
+		c.replace(l, &message{
+			intent: s.GetPending(), journaled: true,
+			attempts: int(s.GetAttempts()), next: instant(s.GetNextAttempt()),
+		})
+	}
+}
