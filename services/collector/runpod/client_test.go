@@ -2,9 +2,11 @@ package runpod_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -110,12 +112,14 @@ func TestEachAnswerThatIsWrongIsAnErrorOfItsKind(t *testing.T) {
 		want    runpod.Kind
 		status  int
 	}{
-		"401":                      {problem(401), runpod.Unauthorized, 401},
-		"403":                      {problem(403), runpod.Forbidden, 403},
-		"404":                      {problem(404), runpod.NotFound, 404},
-		"429":                      {problem(429), runpod.RateLimited, 429},
-		"500":                      {problem(500), runpod.Server, 500},
-		"503 with plain text":      {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "down "+testKey, 503) }, runpod.Server, 503},
+		"401": {problem(401), runpod.Unauthorized, 401},
+		"403": {problem(403), runpod.Forbidden, 403},
+		"404": {problem(404), runpod.NotFound, 404},
+		"429": {problem(429), runpod.RateLimited, 429},
+		"500": {problem(500), runpod.Server, 500},
+		"503 with plain text": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "down "+testKey, http.StatusServiceUnavailable)
+		}, runpod.Server, 503},
 		"204":                      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, runpod.Unexpected, 204},
 		"an empty body":            {answer(""), runpod.Malformed, 200},
 		"an HTML page":             {answer("<html>" + testKey + "</html>"), runpod.Malformed, 200},
@@ -231,6 +235,23 @@ func TestARefusedConnectionIsANetworkError(t *testing.T) {
 		if err := do(t.Context(), c); runpod.KindOf(err) != runpod.Network {
 			t.Errorf("%s: error %v, want a network error", call, err)
 		}
+	}
+}
+
+func TestAServerThatOnlySpeaksOldTLSIsRefused(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	c, err := runpod.New(runpod.Options{APIKey: key(testKey), RESTURL: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Pods(t.Context())
+	if runpod.KindOf(err) != runpod.Network || !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("error %v, want a refused protocol version", err)
 	}
 }
 

@@ -17,8 +17,6 @@ func answering(t *testing.T, body string) *runpod.Client {
 	return serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestEndpointsKeepWhatIsThereAndNothingElse(t *testing.T) {
 	t.Parallel()
 	c := answering(t, `{"endpoints":[
@@ -35,13 +33,13 @@ func TestEndpointsKeepWhatIsThereAndNothingElse(t *testing.T) {
 	}
 	want := []runpod.Endpoint{{
 		ID: "ep1", Name: "image", Type: runpod.Queue, HealthURL: "https://x/health", Image: "org/image:1",
-		GPU:        &runpod.EndpointGPU{Pools: []string{"ADA_24"}, Count: ptr(int64(2))},
-		MinWorkers: ptr(int64(0)), MaxWorkers: ptr(int64(5)), IdleTimeout: ptr(5 * time.Second),
-		Scaling:       &runpod.Scaling{Type: "QUEUE_DELAY", QueueDelay: ptr(500 * time.Millisecond)},
-		DataCenterIDs: []string{"US-KS-2"}, NetworkVolumeIDs: []string{"vol1"}, ExecutionTimeout: ptr(5 * time.Minute),
-		FlashBoot: "OFF", CreatedAt: ptr(time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)),
+		GPU:        &runpod.EndpointGPU{Pools: []string{"ADA_24"}, Count: new(int64(2))},
+		MinWorkers: new(int64(0)), MaxWorkers: new(int64(5)), IdleTimeout: new(5 * time.Second),
+		Scaling:       &runpod.Scaling{Type: "QUEUE_DELAY", QueueDelay: new(500 * time.Millisecond)},
+		DataCenterIDs: []string{"US-KS-2"}, NetworkVolumeIDs: []string{"vol1"}, ExecutionTimeout: new(5 * time.Minute),
+		FlashBoot: "OFF", CreatedAt: new(time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)),
 	}, {
-		ID: "ep2", Name: "bare", Scaling: &runpod.Scaling{Type: "REQUEST_COUNT", RequestCount: ptr(int64(4))},
+		ID: "ep2", Name: "bare", Scaling: &runpod.Scaling{Type: "REQUEST_COUNT", RequestCount: new(int64(4))},
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
@@ -64,14 +62,14 @@ func TestPodsTellAbsentFromZero(t *testing.T) {
 	want := []runpod.Pod{
 		{
 			ID: "p1", Name: "train", Status: runpod.PodRunning, Image: "i", Cloud: "SECURE", DataCenterID: "US-KS-2",
-			CostPerHour: ptr(2.49), GPU: &runpod.PodGPU{ID: "NVIDIA H100", Count: ptr(int64(2))},
-			CreatedAt: ptr(time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)),
+			CostPerHour: new(2.49), GPU: &runpod.PodGPU{ID: "NVIDIA H100", Count: new(int64(2))},
+			CreatedAt: new(time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)),
 			Runtime: &runpod.PodRuntime{
-				Uptime: ptr(time.Hour), CPUPercent: ptr(250.0),
-				GPUs: []runpod.GPUUtilization{{UtilPercent: ptr(0.0), MemoryPercent: ptr(78.0)}, {}},
+				Uptime: new(time.Hour), CPUPercent: new(250.0),
+				GPUs: []runpod.GPUUtilization{{UtilPercent: new(0.0), MemoryPercent: new(78.0)}, {}},
 			},
 		},
-		{ID: "p2", Name: "no gpus", Status: runpod.PodRunning, CostPerHour: ptr(0.0), Runtime: &runpod.PodRuntime{}},
+		{ID: "p2", Name: "no gpus", Status: runpod.PodRunning, CostPerHour: new(0.0), Runtime: &runpod.PodRuntime{}},
 		{ID: "p3", Name: "empty", Status: runpod.PodRunning, Runtime: &runpod.PodRuntime{GPUs: []runpod.GPUUtilization{}}},
 		{ID: "p4", Name: "stopped", Status: runpod.PodExited},
 	}
@@ -118,7 +116,7 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	const jobs = `{"completed":31,"failed":1,"inProgress":0,"inQueue":2,"retried":1}`
 	fullJobs := runpod.HealthJobs{
-		Completed: ptr(int64(31)), Failed: ptr(int64(1)), InProgress: ptr(int64(0)), InQueue: ptr(int64(2)), Retried: ptr(int64(1)),
+		Completed: new(int64(31)), Failed: new(int64(1)), InProgress: new(int64(0)), InQueue: new(int64(2)), Retried: new(int64(1)),
 	}
 	for name, test := range map[string]struct {
 		body string
@@ -128,13 +126,13 @@ func TestHealth(t *testing.T) {
 		"all counts": {
 			body: `{"jobs":` + jobs + `,"workers":{"idle":1,"initializing":2,"ready":3,"running":4,"throttled":5,"unhealthy":6,"later":7},"x":1}`,
 			want: runpod.Health{Jobs: fullJobs, Workers: runpod.HealthWorkers{
-				Idle: ptr(int64(1)), Initializing: ptr(int64(2)), Ready: ptr(int64(3)),
-				Running: ptr(int64(4)), Throttled: ptr(int64(5)), Unhealthy: ptr(int64(6)),
+				Idle: new(int64(1)), Initializing: new(int64(2)), Ready: new(int64(3)),
+				Running: new(int64(4)), Throttled: new(int64(5)), Unhealthy: new(int64(6)),
 			}},
 		},
 		"the two workers fields of older endpoints": {
 			body: `{"jobs":` + jobs + `,"workers":{"idle":0,"running":1}}`,
-			want: runpod.Health{Jobs: fullJobs, Workers: runpod.HealthWorkers{Idle: ptr(int64(0)), Running: ptr(int64(1))}},
+			want: runpod.Health{Jobs: fullJobs, Workers: runpod.HealthWorkers{Idle: new(int64(0)), Running: new(int64(1))}},
 		},
 		"null is absent":    {body: `{"jobs":{"failed":null},"workers":{}}`, want: runpod.Health{}},
 		"no workers":        {body: `{"jobs":` + jobs + `}`, bad: "workers is missing"},
@@ -174,12 +172,12 @@ func TestJobStatus(t *testing.T) {
 		"queued": {body: `{"id":"job-1","status":"IN_QUEUE"}`, want: runpod.Job{Status: runpod.JobInQueue}},
 		"running, by the alias": {
 			body: `{"id":"job-1","status":"RUNNING","delayTime":61372,"workerId":"w1","output":"half way"}`,
-			want: runpod.Job{Status: runpod.JobInProgress, DelayTime: ptr(61372 * time.Millisecond), WorkerID: "w1"},
+			want: runpod.Job{Status: runpod.JobInProgress, DelayTime: new(61372 * time.Millisecond), WorkerID: "w1"},
 		},
 		"completed, with an output that is not kept": {
 			body: `{"delayTime":1,"executionTime":2500,"id":"job-1","output":{"status":"FAILED","error":"no \"}"},"status":"COMPLETED","retries":1}`,
 			want: runpod.Job{
-				Status: runpod.JobCompleted, DelayTime: ptr(time.Millisecond), ExecutionTime: ptr(2500 * time.Millisecond), Retries: ptr(int64(1)),
+				Status: runpod.JobCompleted, DelayTime: new(time.Millisecond), ExecutionTime: new(2500 * time.Millisecond), Retries: new(int64(1)),
 			},
 		},
 		"failed": {

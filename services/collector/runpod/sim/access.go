@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -159,11 +160,7 @@ func (l *callLog) add(pattern string, status int) {
 func (l *callLog) counts() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	copied := make(map[string]int, len(l.n))
-	for k, v := range l.n {
-		copied[k] = v
-	}
-	return copied
+	return maps.Clone(l.n)
 }
 
 // statusWriter remembers the status that was written.

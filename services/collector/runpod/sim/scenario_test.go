@@ -62,8 +62,11 @@ func TestAScenarioWithMistakesIsRefusedWithAllOfThem(t *testing.T) {
 			Endpoints: []EndpointSpec{{ID: "a", MinWorkers: 3, MaxWorkers: 1}, {ID: "a", FailureShare: 2}},
 			Pods:      []PodSpec{{ID: "p", GPU: "x"}},
 			Events: []Event{
-				{Target: "a"}, {Target: "gone", Effect: Throttle(0)}, {Target: "a", Effect: IdleGPU(0)},
-				{Target: "a", Effect: RevokeKey(0)}, {At: -1, Target: "*", Effect: Throttle(time.Hour)},
+				{Target: "a"},
+				{Target: "gone", Effect: Throttle(0)},
+				{Target: "a", Effect: IdleGPU(0)},
+				{Target: "a", Effect: RevokeKey(0)},
+				{At: -1, Target: "*", Effect: Throttle(time.Hour)},
 			},
 			Repeat: time.Minute,
 		},
@@ -153,7 +156,7 @@ func TestABatchArrivesAtOnceAndInEachRound(t *testing.T) {
 
 func TestTheStateDoesNotDependOnWhoLooks(t *testing.T) {
 	t.Parallel()
-	watched, alone := frozen(t, DemoScenario(DefaultDemoTiming())), frozen(t, DemoScenario(DefaultDemoTiming()))
+	watched, alone := frozen(t, DemoScenario()), frozen(t, DemoScenario())
 	for range 6000 { // every second, for 100 minutes
 		watched.Advance(time.Second)
 		for id := range watched.endpoints {
@@ -168,7 +171,7 @@ func TestTheStateDoesNotDependOnWhoLooks(t *testing.T) {
 			t.Errorf("%s, watched every second, differs (-alone +watched):\n%s", id, diff)
 		}
 	}
-	other := frozen(t, DemoScenario(DefaultDemoTiming()), func(o *Options) { o.Seed = 1 })
+	other := frozen(t, DemoScenario(), func(o *Options) { o.Seed = 1 })
 	other.Advance(6000 * time.Second)
 	a, _ := alone.Counts(DemoCrashLoop)
 	b, _ := other.Counts(DemoCrashLoop)

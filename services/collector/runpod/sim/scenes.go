@@ -17,7 +17,7 @@ const (
 	DemoIdlePod = "pod4n6p7h9k2m"
 )
 
-// DemoTiming places the scenes of [DemoScenario]; all of it is simulated time.
+// DemoTiming places the scenes of [DemoScenarioAt]; all of it is simulated time.
 type DemoTiming struct {
 	// Trouble is how long the first scene's problems last. The slowest of them,
 	// no capacity, fires after 6 minutes.
@@ -43,14 +43,17 @@ func DefaultDemoTiming() DemoTiming {
 	}
 }
 
-// DemoScenario is an account in which three things happen over and over.
+// DemoScenario is [DemoScenarioAt] the default times.
+func DemoScenario() Scenario { return DemoScenarioAt(DefaultDemoTiming()) }
+
+// DemoScenarioAt is an account in which three things happen over and over.
 //
 // At the start three endpoints have jobs that nobody takes, each for another
 // reason: one is in a crash loop, one finds no capacity, and of one the maximum
 // of workers falls from 5 to 0. When they have recovered the API fails for
 // everyone, and then refuses the key. All along a pod idles at $2.49 an hour,
 // and a few healthy endpoints and a busy pod go about their work.
-func DemoScenario(t DemoTiming) Scenario {
+func DemoScenarioAt(t DemoTiming) Scenario {
 	healthy := func(id, name string, perMinute float64) EndpointSpec {
 		return EndpointSpec{
 			ID: id, Name: name, Pools: []string{"ADA_24"}, MinWorkers: 1, MaxWorkers: 4,

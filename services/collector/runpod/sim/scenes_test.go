@@ -10,7 +10,7 @@ import (
 func TestTheDemoLastsLongEnoughForTheDefaultRules(t *testing.T) {
 	t.Parallel()
 	timing := DefaultDemoTiming()
-	s := frozen(t, DemoScenario(timing))
+	s := frozen(t, DemoScenarioAt(timing))
 	const sample = 15 * time.Second
 	// holds counts how long a condition held without a break in this round.
 	holds := map[string]time.Duration{}
