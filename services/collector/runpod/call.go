@@ -159,7 +159,11 @@ func (g *gate) wait(ctx context.Context, op string, longest time.Duration) error
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return &Error{Op: op, Kind: Canceled, Err: ctx.Err()}
+			kind := Canceled
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				kind = Timeout
+			}
+			return &Error{Op: op, Kind: kind, Detail: "gave up waiting for the quota", Err: ctx.Err()}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package runpod_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +75,11 @@ func TestRetryAfterHoldsBackTheNextCall(t *testing.T) {
 			t.Errorf("error %v, want a wait of 7 s", err)
 		}
 		before := time.Now()
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.Pods(short); runpod.KindOf(err) != runpod.Timeout || made != 1 {
+			t.Errorf("a caller with 1 s left: %v after %d calls, want a timeout without a call", err, made)
+		}
 		if _, err := c.Pods(t.Context()); err != nil || time.Since(before) != 7*time.Second {
 			t.Errorf("%v after %v, want a good answer after 7 s", err, time.Since(before))
 		}
