@@ -351,6 +351,29 @@ func TestAtMostSixteenAttemptsRunPerIntegration(t *testing.T) {
 	}
 }
 
+func TestAnAttemptThatWaitedForASlotIsNotReplacedWhileItRuns(t *testing.T) {
+	w := newWorld(t, single, both)
+	for i := range maxInFlight {
+		w.fire(fmt.Sprint(i), name(fmt.Sprint("A", i)))
+	}
+	w.settle()
+	w.fire("late", name("Late"))
+	w.now = w.now.Add(100 * time.Millisecond)
+	w.settle() // the message waits for a slot
+	w.resolve("late", name("Late"))
+	w.core.Finished(w.running[0], told, w.now)
+	w.running = nil
+	a, _ := w.attempt()
+	w.wait(time.Second)
+	if w.superseded != 0 {
+		t.Error("the message was replaced while its attempt ran")
+	}
+	w.running = nil
+	w.core.Finished(a, told, w.now)
+	_, s := w.finish(told)
+	wantSaid(t, s, "all alerts resolved", map[string]string{"late": "resolved"})
+}
+
 func TestALargeGroupIsToldInParts(t *testing.T) {
 	w := newWorld(t, grouped, both)
 	for i := range 1200 {

@@ -51,7 +51,6 @@ type message struct {
 const (
 	firing   = alertv1.AlertState_ALERT_STATE_FIRING
 	resolved = alertv1.AlertState_ALERT_STATE_RESOLVED
-	untold   = alertv1.AlertState_ALERT_STATE_UNSPECIFIED
 )
 
 // owesFiring reports whether the receiver is to be told that the alert fires.
@@ -87,13 +86,9 @@ func (l *lane) member(a *alert) *member {
 	return m
 }
 
-// settle removes an alert of which the receiver knows enough. During replay
-// what the journal told stays, so that ALERTS cannot make it news again.
+// settle removes an alert of which the receiver knows enough. The alert must be
+// known to be over, so that a replay of ALERTS cannot make it news again.
 func (c *Core) settle(l *lane, a *alert) {
-	m := l.members[a.id]
-	if m == nil || (!c.live && m.told != untold) {
-		return
-	}
 	delete(l.members, a.id)
 	a.lanes = slices.DeleteFunc(a.lanes, func(other *lane) bool { return other == l })
 	c.forget(a)
