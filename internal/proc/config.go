@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,7 +25,9 @@ var sectionNames = []string{"runpod", "targets", "nats", "redis", "collector", "
 
 // Validator is what a section implements to check its values. Each mistake
 // starts with the name of its key as the operator wrote it, "poll_every: 0s is
-// below the minimum of 1s"; several are joined with errors.Join.
+// below the minimum of 1s" or, in a section that is a list, "[0].match: ...";
+// several are joined with errors.Join. A mistake about the section as a whole
+// names no key.
 type Validator interface {
 	Validate() error
 }
@@ -141,27 +144,51 @@ func (d *decoder) unknown(key *yaml.Node, parent string, known []string) {
 	d.mistake(key, join(parent, key.Value), "unknown key")
 }
 
-// report records what a section's Validate found, each with the place where the
-// key that it names was set.
+// report records what a section's Validate found, each with the place of the key
+// that it names.
 func (d *decoder) report(section string, err error) {
 	if err == nil {
 		return
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		text := join(section, line)
-		if key, _, ok := strings.Cut(text, ":"); ok {
-			if place := d.places[key]; place != "" {
-				text = place + ": " + text
-			}
+		name, text := section, line
+		if key, rest, ok := strings.Cut(line, ": "); ok && keyPath.MatchString(key) {
+			name, text = join(section, key), rest
+		}
+		text = name + ": " + text
+		if place := d.placeOf(name); place != "" {
+			text = place + ": " + text
 		}
 		d.mistakes = append(d.mistakes, errors.New(text))
 	}
 }
 
+// placeOf returns where a key was set, or for one that was not, where the nearest
+// part around it begins.
+func (d *decoder) placeOf(name string) string {
+	for {
+		if place := d.places[name]; place != "" {
+			return place
+		}
+		i := strings.LastIndexAny(name, ".[")
+		if i < 0 {
+			return ""
+		}
+		name = name[:i]
+	}
+}
+
+// keyPath is what a mistake begins with when it is about one key, "a.b" or, in a
+// section that is a list, "[0].a".
+var keyPath = regexp.MustCompile(`^(?:\[[0-9]+\]\.?)?[a-z0-9_]*(?:\.[a-z0-9_]+|\[[0-9]+\])*$`)
+
 // join returns the dotted name of a key below its parent.
 func join(parent, key string) string {
 	if parent == "" {
 		return key
+	}
+	if strings.HasPrefix(key, "[") {
+		return parent + key
 	}
 	return parent + "." + key
 }

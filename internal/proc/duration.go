@@ -5,6 +5,7 @@ import (
 	"math"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,7 @@ var longUnits = regexp.MustCompile(`^(?:([0-9]{1,6})y)?(?:([0-9]{1,6})w)?(?:([0-
 func ParseDuration(s string) (time.Duration, error) {
 	m := longUnits.FindStringSubmatch(s)
 	var total time.Duration
+	long := false
 	for i, unit := range []time.Duration{year, week, day} {
 		if m == nil || m[i+1] == "" {
 			continue
@@ -35,12 +37,13 @@ func ParseDuration(s string) (time.Duration, error) {
 			return 0, fmt.Errorf("%q is too long a duration", s)
 		}
 		total += time.Duration(n) * unit
+		long = true
 	}
-	if m == nil || total > 0 && m[4] == "" {
+	if m == nil || long && m[4] == "" {
 		return total, durationSyntax(s, m == nil)
 	}
 	rest, err := time.ParseDuration(m[4])
-	if err != nil || total > 0 && rest < 0 {
+	if err != nil || long && strings.ContainsAny(m[4], "+-") {
 		return 0, durationSyntax(s, true)
 	}
 	if rest > math.MaxInt64-total {
