@@ -32,6 +32,8 @@ import (
 // may take. A million jobs must not delay the health of their endpoints.
 const jobShare = 4
 
+var errAway = errors.New("NATS is away")
+
 // Run watches the account until ctx ends, which is no error. It returns an error
 // when opts are wrong, a port is taken, the event log has other settings than
 // expected, or RunPod refuses the key of an account that was never seen before.
@@ -82,7 +84,7 @@ func Run(ctx context.Context, opts Options) error {
 		defer conn.Close()
 		health.Add("nats", func(context.Context) error {
 			if !conn.Connected() {
-				return errors.New("NATS is away")
+				return errAway
 			}
 			return nil
 		})
@@ -110,6 +112,9 @@ func Run(ctx context.Context, opts Options) error {
 		figures := fleet.New(opts.Registerer, fleet.DefaultMaxTargets)
 		box := outbox.New(outbox.Options{
 			Store: func(ctx context.Context, subject, id string, data []byte) error {
+				if !conn.Connected() {
+					return errAway // an attempt that waits would not count what it holds
+				}
 				_, err := conn.Publish(ctx, bus.Message{Subject: subject, ID: id, Data: data})
 				return err
 			},

@@ -28,7 +28,7 @@ const (
 	lanes = 16
 	// attemptTime bounds one attempt, so that what was held is told anew before
 	// each and a stop does not wait.
-	attemptTime = 2 * time.Second
+	attemptTime = time.Second
 	// pause between two attempts of a lane.
 	pause = 250 * time.Millisecond
 	// leastHeld is the time below which nothing is said of it.
