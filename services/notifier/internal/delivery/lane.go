@@ -24,9 +24,9 @@ type lane struct {
 	repeatAt time.Time // when to decide about a repetition; zero while nothing fires
 	toldAt   time.Time // when a message was last told or given up
 
-	pending  *message // decided on and not told
-	inFlight bool     // an attempt of pending runs
-	waiting  bool     // in its pool's queue for a free slot
+	pending  *message  // decided on and not told
+	inFlight bool      // an attempt of pending runs
+	waiting  bool      // in its pool's queue for a free slot
 	queuedAt time.Time // its place in the queue of deadlines; zero while it has none
 }
 
