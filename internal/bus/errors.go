@@ -157,14 +157,10 @@ func kindOf(err error) error {
 // refused reports whether err is the server's final word: the same request
 // would be refused again, and nothing was stored.
 func refused(err error) bool {
-	switch kindOf(err) {
-	case ErrStreamFull, ErrWriteInFlight, ErrStreamNotFound:
+	switch kind := kindOf(err); {
+	case errors.Is(kind, ErrStreamFull), errors.Is(kind, ErrWriteInFlight), errors.Is(kind, ErrStreamNotFound):
 		return false
-	case nil:
-	default:
-		return true
-	}
-	if errors.Is(err, nats.ErrBadSubject) || errors.Is(err, nats.ErrInvalidMsg) {
+	case kind != nil, errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrInvalidMsg):
 		return true
 	}
 	api := apiError(err)

@@ -52,18 +52,20 @@ type Leases struct {
 	conn   *Conn
 	bucket *Bucket
 	opts   LeaseOptions
+	value  []byte // of every key that is held here
 
-	mu   sync.Mutex
-	held map[string]*Lease // guarded by mu
-	// previous holds the values that we last wrote for leases which are not held
-	// here any more against our will, until another is seen to have them.
-	previous map[string][]byte // guarded by mu
+	mu       sync.Mutex
+	held     map[string]*Lease   // guarded by mu
+	claiming map[string]struct{} // guarded by mu; claims under way
+	// previous names the leases that ended here against our will, or whose claim
+	// got no answer, until another is seen to have them.
+	previous map[string]struct{} // guarded by mu
 }
 
 // claim is the value of a lease's key.
 type claim struct {
 	Owner string `json:"owner"`
-	// Token is new for each claim, so that two processes of the same name never
+	// Token is new for each Leases, so that two processes of the same name never
 	// take each other's lease for their own.
 	Token string `json:"token"`
 }
@@ -83,89 +85,99 @@ func (c *Conn) Leases(ctx context.Context, bucket string, o LeaseOptions) (*Leas
 	if err != nil {
 		return nil, fmt.Errorf("open leases: %w", err)
 	}
+	value, err := json.Marshal(claim{Owner: o.Owner, Token: nuid.Next()})
+	if err != nil {
+		return nil, fmt.Errorf("open leases %s: %w", bucket, err)
+	}
 	return &Leases{
-		conn: c, bucket: b, opts: o,
-		held: make(map[string]*Lease), previous: make(map[string][]byte),
+		conn: c, bucket: b, opts: o, value: value,
+		held:     make(map[string]*Lease),
+		claiming: make(map[string]struct{}),
+		previous: make(map[string]struct{}),
 	}, nil
 }
 
 // Claim takes the lease called name, and keeps it renewed until Release or
-// until it is lost. ok is false, without an error, when another holds it or when
-// the connection came back a moment ago and the lease was not held here. A lease
-// that is already held here is returned as it is.
+// until it is lost. ok is false, without an error, when another holds it, when
+// another call is claiming it, or when the connection came back a moment ago and
+// the lease was not held here. A lease that is already held here is returned as
+// it is.
 func (l *Leases) Claim(ctx context.Context, name string) (lease *Lease, ok bool, err error) {
-	if lease, done := l.decided(name); done {
+	if lease, decided := l.begin(name); decided {
 		return lease, lease != nil, nil
 	}
-	value, err := json.Marshal(claim{Owner: l.opts.Owner, Token: nuid.Next()})
-	if err != nil {
-		return nil, false, fmt.Errorf("claim %s: %w", name, err)
-	}
+	defer l.finish(name)
 	sent := time.Now()
-	rev, err := l.take(ctx, name, value)
+	rev, err := l.take(ctx, name)
 	switch {
 	case errors.Is(err, ErrExists), errors.Is(err, ErrWrongSequence):
-		l.setPrevious(name, nil)
+		l.setPrevious(name, false)
 		return nil, false, nil
 	case errors.Is(err, ErrUnknownOutcome):
-		l.setPrevious(name, value) // the next claim finds out
+		l.setPrevious(name, true) // the next claim finds out
 		return nil, false, fmt.Errorf("claim %s: %w", name, err)
 	case err != nil:
 		return nil, false, fmt.Errorf("claim %s: %w", name, err)
 	}
-	return l.keep(name, value, rev, sent)
+	return l.keep(name, rev, sent)
 }
 
-// take writes value as the new claim on name. A key that still holds our own
-// previous claim is taken over, since nobody else can have held it since.
-func (l *Leases) take(ctx context.Context, name string, value []byte) (rev uint64, err error) {
-	rev, err = l.bucket.Create(ctx, name, value)
+// take writes our value as the claim on name. A key that holds it already is
+// taken over, since nobody else can have held it in between.
+func (l *Leases) take(ctx context.Context, name string) (rev uint64, err error) {
+	rev, err = l.bucket.Create(ctx, name, l.value)
 	if !errors.Is(err, ErrExists) {
 		return rev, err
-	}
-	l.mu.Lock()
-	previous := l.previous[name]
-	l.mu.Unlock()
-	if previous == nil {
-		return 0, err
 	}
 	present, rev, ok, getErr := l.bucket.Get(ctx, name)
 	if getErr != nil {
 		return 0, getErr
 	}
-	if !ok || !bytes.Equal(present, previous) {
+	if !ok || !bytes.Equal(present, l.value) {
 		return 0, err
 	}
-	return l.bucket.Update(ctx, name, value, rev)
+	return l.bucket.Update(ctx, name, l.value, rev)
 }
 
-// setPrevious remembers our last claim on name; nil forgets it.
-func (l *Leases) setPrevious(name string, value []byte) {
+// setPrevious remembers that name was ours, or forgets it.
+func (l *Leases) setPrevious(name string, ours bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if value == nil {
-		delete(l.previous, name)
+	if ours {
+		l.previous[name] = struct{}{}
 		return
 	}
-	l.previous[name] = value
+	delete(l.previous, name)
 }
 
-// decided answers a claim that needs no server: the lease is held here, or must
-// be left to its previous holder (nil, true).
-func (l *Leases) decided(name string) (lease *Lease, done bool) {
+// begin answers a claim that needs no server: the lease is held here, or must be
+// left to others (nil, true). Otherwise the claim is under way until finish.
+func (l *Leases) begin(name string) (lease *Lease, decided bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if lease := l.held[name]; lease != nil {
 		return lease, true
 	}
-	return nil, l.previous[name] == nil && l.conn.link.restoredSince(time.Now(), l.opts.Grace)
+	_, busy := l.claiming[name]
+	_, ours := l.previous[name]
+	if busy || !ours && l.conn.link.restoredSince(time.Now(), l.opts.Grace) {
+		return nil, true
+	}
+	l.claiming[name] = struct{}{}
+	return nil, false
+}
+
+func (l *Leases) finish(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.claiming, name)
 }
 
 // keep registers a lease that was just created and starts its renewals.
-func (l *Leases) keep(name string, value []byte, rev uint64, sent time.Time) (*Lease, bool, error) {
+func (l *Leases) keep(name string, rev uint64, sent time.Time) (*Lease, bool, error) {
 	lease := &Lease{
-		Name: name, leases: l, value: value, rev: rev,
-		sent: sent, release: make(chan struct{}), done: make(chan struct{}), stopped: make(chan struct{}),
+		Name: name, leases: l, rev: rev, sent: sent,
+		release: make(chan struct{}), done: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -186,7 +198,7 @@ func (l *Leases) drop(lease *Lease, lost bool) {
 	delete(l.held, lease.Name)
 	l.conn.metrics.leases.Dec()
 	if lost {
-		l.previous[lease.Name] = lease.value
+		l.previous[lease.Name] = struct{}{}
 		l.conn.metrics.leasesLost.Inc()
 	}
 }

@@ -120,7 +120,9 @@ func (c *Conn) PublishAtomic(ctx context.Context, ms []Message) error {
 		out[i] = m.natsMsg()
 	}
 	err := c.once(ctx, attemptLimit, func(ctx context.Context) error {
-		_, err := jetstreamext.PublishMsgBatch(ctx, c.js, out)
+		// The answer to the commit tells everything; waiting for the one to the
+		// first message would not end with ctx.
+		_, err := jetstreamext.PublishMsgBatch(ctx, c.js, out, jetstreamext.BatchFlowControl{})
 		return err
 	})
 	if err != nil {

@@ -105,6 +105,10 @@ func (p *Publisher) acquire(ctx context.Context, n int64) error {
 	if err := p.slots.Acquire(ctx, n); err != nil {
 		return context.Cause(ctx)
 	}
+	if p.life.Err() != nil {
+		p.slots.Release(n)
+		return ErrClosed
+	}
 	return nil
 }
 

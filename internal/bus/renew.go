@@ -17,7 +17,6 @@ type Lease struct {
 	Name string
 
 	leases  *Leases
-	value   []byte
 	rev     uint64        // used by run only
 	release chan struct{} // closed by Release
 	done    chan struct{} // closed when the lease is not valid any more
@@ -117,7 +116,7 @@ func (l *Lease) renew() bool {
 	retry := newBackoff()
 	for ctx.Err() == nil && !l.wantsRelease() {
 		sent := time.Now()
-		rev, err := l.leases.bucket.Update(ctx, l.Name, l.value, l.rev)
+		rev, err := l.leases.bucket.Update(ctx, l.Name, l.leases.value, l.rev)
 		if err == nil {
 			l.rev = rev
 			l.mu.Lock()
@@ -155,7 +154,7 @@ func (l *Lease) reread(ctx context.Context, err error) (gone bool) {
 	switch {
 	case err != nil:
 		return false
-	case !ok || !bytes.Equal(value, l.value):
+	case !ok || !bytes.Equal(value, l.leases.value):
 		return true
 	}
 	l.rev = rev

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -11,10 +12,14 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/bus"
 )
 
-// NATSServer is a NATS server with JetStream on disk, in this process.
+// NATSServer is a NATS server with JetStream on disk, in this process. It is
+// safe for concurrent use, so that one goroutine can restart it under another.
 type NATSServer struct {
-	opts   server.Options
-	server *server.Server
+	opts server.Options
+	addr string // the same for all the server's lives
+
+	mu     sync.Mutex
+	server *server.Server // guarded by mu; nil while stopped
 }
 
 // NATS starts a server on a free loopback port. configure may change its
@@ -32,14 +37,17 @@ func NATS(t testing.TB, configure ...func(*server.Options)) *NATSServer {
 	for _, f := range configure {
 		f(&s.opts)
 	}
-	t.Cleanup(func() { s.shutdown() })
+	t.Cleanup(s.Stop)
 	s.Start(t)
+	s.addr = net.JoinHostPort(s.opts.Host, strconv.Itoa(s.opts.Port))
 	return s
 }
 
 // Start starts the server on the same directory and port after a Stop.
 func (s *NATSServer) Start(t testing.TB) {
 	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	opts := s.opts
 	ns, err := server.NewServer(&opts)
 	if err != nil {
@@ -53,11 +61,11 @@ func (s *NATSServer) Start(t testing.TB) {
 	s.opts.Port = opts.Port // the server wrote the port that it chose
 }
 
-// Stop stops the server as a crash of its process would: clients are cut off,
-// what was acknowledged is on disk.
-func (s *NATSServer) Stop() { s.shutdown() }
-
-func (s *NATSServer) shutdown() {
+// Stop stops the server: clients are cut off, and what was acknowledged stays in
+// its directory.
+func (s *NATSServer) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.server == nil {
 		return
 	}
@@ -73,18 +81,19 @@ func (s *NATSServer) Restart(t testing.TB) {
 	s.Start(t)
 }
 
-// URL returns the address for clients.
-func (s *NATSServer) URL() string { return "nats://" + s.Addr() }
+// URL returns the address for clients, also while the server is stopped.
+func (s *NATSServer) URL() string { return "nats://" + s.addr }
 
-// Addr returns the host and port that the server listens on, also while it is
-// stopped.
-func (s *NATSServer) Addr() string {
-	return net.JoinHostPort(s.opts.Host, strconv.Itoa(s.opts.Port))
-}
+// Addr returns the host and port that the server listens on.
+func (s *NATSServer) Addr() string { return s.addr }
 
 // InProcess returns the running server, for connections without a network. It
 // is of no use after a Stop.
-func (s *NATSServer) InProcess() bus.InProcess { return s.server }
+func (s *NATSServer) InProcess() bus.InProcess {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server
+}
 
 // Conn connects to the server, and closes the connection when the test ends.
 func (s *NATSServer) Conn(t testing.TB) *bus.Conn {

@@ -34,7 +34,7 @@ func Redis(t testing.TB) *RedisServer {
 	}
 	// A unix socket's path may have 108 bytes at most, which t.TempDir of a long
 	// test name exceeds.
-	dir, err := os.MkdirTemp("", "redis")
+	dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatalf("make a directory for Redis: %v", err)
 	}
