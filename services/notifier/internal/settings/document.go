@@ -1,0 +1,167 @@
+package settings
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// reader reads one file. It takes tocsin_configs out of the lines, which
+// Alertmanager's reader gets afterwards, and keeps the number of lines.
+type reader struct {
+	name     string
+	dir      string
+	lines    [][]byte
+	own      map[string][]Integration // of tocsin_configs, by receiver
+	mistakes []error
+}
+
+func (r *reader) mistake(at *yaml.Node, format string, args ...any) {
+	r.mistakes = append(r.mistakes, fmt.Errorf("%s:%d: %s", r.name, at.Line, fmt.Sprintf(format, args...)))
+}
+
+// pair is a key of a mapping and its value.
+type pair struct{ key, value *yaml.Node }
+
+// pairs returns the keys of a mapping in their order; nothing for other nodes,
+// of which Alertmanager's reader complains.
+func pairs(n *yaml.Node) []pair {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	list := make([]pair, 0, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		list = append(list, pair{n.Content[i], n.Content[i+1]})
+	}
+	return list
+}
+
+func items(n *yaml.Node) []*yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.SequenceNode {
+		return nil
+	}
+	return n.Content
+}
+
+// document walks through the file for what is ours and for what this release
+// does not do.
+func (r *reader) document(root *yaml.Node) {
+	for _, p := range pairs(root) {
+		switch p.key.Value {
+		case "receivers":
+			for _, receiver := range items(p.value) {
+				r.receiver(receiver)
+			}
+		case "route":
+			r.route(p.value)
+		case "tracing", "event_recorder":
+			r.mistake(p.key, "%s is not supported yet", p.key.Value)
+		}
+	}
+}
+
+func (r *reader) route(n *yaml.Node) {
+	for _, p := range pairs(n) {
+		switch p.key.Value {
+		case "mute_time_intervals", "active_time_intervals":
+			if len(items(p.value)) > 0 {
+				r.mistake(p.key, "%s is not supported yet", p.key.Value)
+			}
+		case "labels":
+			for _, label := range pairs(p.value) {
+				if strings.Contains(label.value.Value, "{{") {
+					r.mistake(label.key, "templates in labels of a route are not supported yet")
+				}
+			}
+		case "routes":
+			for _, child := range items(p.value) {
+				r.route(child)
+			}
+		}
+	}
+}
+
+func (r *reader) receiver(n *yaml.Node) {
+	name := ""
+	for _, p := range pairs(n) {
+		if p.key.Value == "name" {
+			name = p.value.Value
+		}
+	}
+	for i, p := range pairs(n) {
+		switch key := p.key.Value; {
+		case key == "tocsin_configs":
+			r.own[name] = r.tocsin(name, p.value)
+			r.cut(n, i)
+		case key == "webhook_configs":
+			for _, w := range items(p.value) {
+				r.webhookNode(name, w)
+			}
+		case strings.HasSuffix(key, "_configs") && len(items(p.value)) > 0:
+			r.mistake(p.key, "receiver %q: %s is not supported yet; webhook_configs and tocsin_configs are", name, key)
+		}
+	}
+}
+
+// webhookNode refuses what Alertmanager's webhook can do and ours cannot yet.
+func (r *reader) webhookNode(receiver string, n *yaml.Node) {
+	for _, p := range pairs(n) {
+		switch {
+		case p.key.Value == "payload":
+			r.mistake(p.key, "receiver %q: payload is not supported yet", receiver)
+		case p.key.Value == "url" && strings.Contains(p.value.Value, "{{"):
+			r.mistake(p.key, "receiver %q: a template in url is not supported yet", receiver)
+		}
+	}
+}
+
+// cut blanks the i-th key of a mapping and its value in the lines. The dash of a
+// list item that begins with the key stays.
+func (r *reader) cut(mapping *yaml.Node, i int) {
+	p := pairs(mapping)[i]
+	if mapping.Kind == yaml.AliasNode || mapping.Style&yaml.FlowStyle != 0 {
+		r.mistake(p.key, "write a receiver with tocsin_configs in block style, one key per line")
+		return
+	}
+	first, last := p.key.Line-1, lastLine(p.value)-1
+	for last+1 < len(r.lines) && r.belongs(r.lines[last+1], p.key.Column) {
+		last++
+	}
+	for line := first; line <= last && line < len(r.lines); line++ {
+		keep := 0
+		if line == first {
+			keep = min(p.key.Column-1, len(r.lines[line]))
+		}
+		blank := bytes.Repeat([]byte(" "), keep)
+		copy(blank, r.lines[line][:keep])
+		r.lines[line] = bytes.TrimRight(blank, " ")
+	}
+}
+
+// belongs reports whether a line after the last node goes on with it: it is
+// indented deeper than the key in the given column, or only closes a bracket.
+func (r *reader) belongs(line []byte, column int) bool {
+	text := bytes.TrimLeft(line, " ")
+	if len(bytes.TrimSpace(text)) == 0 {
+		return false
+	}
+	indent := len(line) - len(text)
+	return indent > column-1 || text[0] == ']' || text[0] == '}'
+}
+
+// lastLine returns the line on which the last node within n begins.
+func lastLine(n *yaml.Node) int {
+	last := n.Line
+	for _, child := range n.Content {
+		last = max(last, lastLine(child))
+	}
+	return last
+}

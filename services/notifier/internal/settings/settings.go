@@ -1,0 +1,237 @@
+// Package settings reads the file that names routes and receivers. It is
+// Alertmanager's own format, read by Alertmanager's own package, with one more
+// list in each receiver: tocsin_configs.
+//
+// A mistake is reported with its file and line, all that can be found at once;
+// what this release cannot do is refused by name rather than ignored.
+package settings
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/alertmanager/config"
+	amcommon "github.com/prometheus/alertmanager/config/common"
+	"github.com/prometheus/alertmanager/notify/webhook"
+	commoncfg "github.com/prometheus/common/config"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tocsin-dev/tocsin/internal/secret"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/sign"
+)
+
+// defaults are the routes where there is no file: every alert is printed, and
+// the inhibitions are those that the default rules are written for.
+//
+//go:embed default.yml
+var defaults []byte
+
+// maxFile bounds the file, in bytes. The largest that people show are some
+// hundred KiB.
+const maxFile = 4 << 20
+
+// Formats of messages.
+const (
+	// FormatAlertmanager is Alertmanager's webhook payload, version 4.
+	FormatAlertmanager = "alertmanager"
+	// FormatStandard is the body that Standard Webhooks recommends.
+	FormatStandard = "standard"
+	// FormatSimple is one object with title, message, severity and timestamp.
+	FormatSimple = "simple"
+	// FormatPrint prints a line for each alert instead of sending.
+	FormatPrint = "print"
+)
+
+// Integration is one way to reach a receiver.
+type Integration struct {
+	// Receiver is the receiver's name.
+	Receiver string
+	// Name is unique within the receiver, e.g. "webhook/0".
+	Name string
+	// Format is one of the formats above.
+	Format string
+	// Endpoint is where to send to; it may change while the process runs when it
+	// is kept in a file.
+	Endpoint Endpoint
+	// Key signs the messages. Not set means that they are not signed.
+	Key sign.Key
+	// SendResolved says whether the receiver hears that alerts are over.
+	SendResolved bool
+	// MaxAlerts bounds the alerts in one message. 0 means no bound.
+	MaxAlerts int
+	// Timeout bounds an attempt. 0 means the default.
+	Timeout time.Duration
+	// HTTP is how to connect. Nil means the defaults.
+	HTTP *commoncfg.HTTPClientConfig
+}
+
+// Endpoint is a URL, or a file that holds one.
+type Endpoint struct {
+	url  secret.String
+	file string
+}
+
+// URL returns the URL; a file is read anew each time. Its errors do not show
+// the URL.
+func (e Endpoint) URL() (string, error) {
+	if e.file == "" {
+		return e.url.Reveal(), nil
+	}
+	s, err := secret.FromFile(e.file)
+	if err != nil {
+		return "", err
+	}
+	return s.Reveal(), checkURL(s.Reveal())
+}
+
+// Settings are what a file says.
+type Settings struct {
+	// Hash names the content of the file.
+	Hash string
+	// Route is the route tree as Alertmanager reads it.
+	Route *config.Route
+	// InhibitRules are the inhibition rules.
+	InhibitRules []amcommon.InhibitRule
+	// Integrations are all ways to reach someone, in the order of the file.
+	Integrations []Integration
+}
+
+// Default returns the routes where there is no file.
+func Default() (*Settings, error) { return Parse("default.yml", defaults, ".") }
+
+// Load reads the file at path.
+func Load(path string) (*Settings, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("read routes: %s is larger than %d bytes", path, maxFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	return Parse(path, text, filepath.Dir(path))
+}
+
+// Parse reads the text of a file called name, whose relative paths begin at dir.
+// It returns every mistake, one line each, with the name and the line.
+func Parse(name string, text []byte, dir string) (*Settings, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	r := &reader{name: name, dir: dir, lines: bytes.Split(text, []byte("\n")), own: map[string][]Integration{}}
+	if len(doc.Content) > 0 {
+		r.document(doc.Content[0])
+	}
+	conf, err := config.Load(string(bytes.Join(r.lines, []byte("\n"))))
+	if err != nil {
+		r.mistakes = append(r.mistakes, r.located(err)...)
+	}
+	if len(r.mistakes) > 0 {
+		return nil, errors.Join(r.mistakes...)
+	}
+	sum := sha256.Sum256(text)
+	s := &Settings{Hash: hex.EncodeToString(sum[:8]), Route: conf.Route, InhibitRules: conf.InhibitRules}
+	for _, receiver := range conf.Receivers {
+		for i, w := range receiver.WebhookConfigs {
+			in, err := r.webhook(receiver.Name, i, w)
+			if err != nil {
+				return nil, fmt.Errorf("%s: receiver %q: webhook_configs[%d]: %w", name, receiver.Name, i, err)
+			}
+			s.Integrations = append(s.Integrations, in)
+		}
+		s.Integrations = append(s.Integrations, r.own[receiver.Name]...)
+	}
+	return s, nil
+}
+
+// Receivers returns the integrations of each receiver as package route wants
+// them.
+func (s *Settings) Receivers() map[string][]route.Integration {
+	all := map[string][]route.Integration{}
+	for _, in := range s.Integrations {
+		all[in.Receiver] = append(all[in.Receiver], route.Integration{
+			Name: in.Name, SendResolved: in.SendResolved, MaxAlerts: in.MaxAlerts,
+		})
+	}
+	return all
+}
+
+// Sends reports whether anyone is told by other means than printing.
+func (s *Settings) Sends() bool {
+	return slices.ContainsFunc(s.Integrations, func(in Integration) bool { return in.Format != FormatPrint })
+}
+
+// webhook takes one of Alertmanager's webhook_configs over.
+func (r *reader) webhook(receiver string, i int, w *webhook.WebhookConfig) (Integration, error) {
+	in := Integration{
+		Receiver: receiver, Name: fmt.Sprintf("webhook/%d", i), Format: FormatAlertmanager,
+		SendResolved: w.SendResolved(), MaxAlerts: int(min(w.MaxAlerts, 1<<31-1)), Timeout: w.Timeout, HTTP: w.HTTPConfig,
+	}
+	if w.URLFile != "" {
+		in.Endpoint.file = r.path(w.URLFile)
+		_, err := in.Endpoint.URL()
+		return in, err
+	}
+	in.Endpoint.url = secret.String(w.URL)
+	r.anchor(w.HTTPConfig)
+	return in, checkURL(string(w.URL))
+}
+
+// anchor makes the relative paths of an http_config begin at the file's folder.
+// Doing it twice changes nothing, since they are absolute then.
+func (r *reader) anchor(c *commoncfg.HTTPClientConfig) { c.SetDirectory(r.dir) }
+
+func (r *reader) path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(r.dir, p)
+}
+
+func checkURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return errors.New("not an http or https URL")
+	}
+	return nil
+}
+
+// lineOf finds where Alertmanager's reader says that something is wrong.
+var lineOf = regexp.MustCompile(`^\s*line (\d+): (.*)$`)
+
+// located gives the errors of Alertmanager's reader the file and the line.
+func (r *reader) located(err error) []error {
+	var list []error
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		line = strings.TrimPrefix(line, "yaml: ")
+		if line == "unmarshal errors:" {
+			continue
+		}
+		if m := lineOf.FindStringSubmatch(line); m != nil {
+			list = append(list, fmt.Errorf("%s:%s: %s", r.name, m[1], m[2]))
+			continue
+		}
+		list = append(list, fmt.Errorf("%s: %s", r.name, line))
+	}
+	return list
+}
