@@ -229,9 +229,9 @@ func (v *Inventory) doubtful(kind eventv1.TargetKind, now time.Time) []Key {
 	slices.SortFunc(missing, func(a, b *entry) int {
 		return cmp.Or(a.missedSince.Compare(b.missedSince), cmp.Compare(a.ID, b.ID))
 	})
-	keys := make([]Key, len(missing))
-	for i, e := range missing {
-		keys[i] = e.Key
+	var keys []Key
+	for _, e := range missing {
+		keys = append(keys, e.Key)
 	}
 	return keys
 }
