@@ -4,8 +4,6 @@ import (
 	"regexp"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/tocsin-dev/tocsin/internal/event"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 )
@@ -30,7 +28,7 @@ func TestIDsAreFixedForTheLifeOfAStream(t *testing.T) {
 
 func TestIDsTellFactsApartAndNothingElse(t *testing.T) {
 	spec := func(workers int64) *eventv1.TargetSpec {
-		return &eventv1.TargetSpec{Kind: &eventv1.TargetSpec_Endpoint{Endpoint: &eventv1.EndpointSpec{WorkersMax: proto.Int64(workers)}}}
+		return &eventv1.TargetSpec{Kind: &eventv1.TargetSpec_Endpoint{Endpoint: &eventv1.EndpointSpec{WorkersMax: new(workers)}}}
 	}
 	named := func(name string) *eventv1.Target {
 		return &eventv1.Target{Account: "a", Kind: endpoint, Id: "e", Name: name}

@@ -141,11 +141,21 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return g.Wait()
 }
 
-// shutdown ends all calls, by force after stopGrace.
+// shutdown ends all calls, by force after stopGrace. A handler that does not even
+// hear its context's end is left behind: GracefulStop would wait for it.
 func (s *Server) shutdown() {
 	s.health.Shutdown()
 	s.stop()
-	force := time.AfterFunc(stopGrace, s.grpc.Stop)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.grpc.GracefulStop()
+	}()
+	force := time.NewTimer(stopGrace)
 	defer force.Stop()
-	s.grpc.GracefulStop()
+	select {
+	case <-ended:
+	case <-force.C:
+		s.grpc.Stop()
+	}
 }
