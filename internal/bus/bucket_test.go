@@ -98,6 +98,7 @@ func TestBucketListsItsKeys(t *testing.T) {
 }
 
 func TestBucketForgetsExpiredValues(t *testing.T) {
+	t.Parallel()
 	b := openBucket(t, servertest.NATS(t).Conn(t), bus.BucketConfig{Name: "b", TTL: time.Second})
 	rev, err := b.Put(patient(t), "k", []byte("x"))
 	if err != nil {

@@ -100,6 +100,7 @@ func TestConnectWaitsForAServerThatStartsLater(t *testing.T) {
 }
 
 func TestConnReturnsAfterEveryRestart(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
 	reg := prometheus.NewRegistry()
 	c := s.Connect(t, bus.Options{Name: "test", Registerer: reg})
@@ -148,6 +149,7 @@ func TestTwoConnsOfOneNameShareTheirMetrics(t *testing.T) {
 }
 
 func TestCloseEndsEverything(t *testing.T) {
+	t.Parallel()
 	_, c := open(t, stream())
 	leases, err := c.Leases(patient(t), "leases", bus.LeaseOptions{Owner: "a"})
 	if err != nil {

@@ -88,14 +88,15 @@ type MismatchError struct {
 	Settings []Setting
 }
 
-// Error names the stream and each setting with both values.
+// Error names the stream and each setting with both values, and says what to do.
 func (e *MismatchError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "stream %q has other settings than needed and was left unchanged:", e.Stream)
 	for _, s := range e.Settings {
 		fmt.Fprintf(&b, " %s is %s, want %s;", s.Name, s.Have, s.Want)
 	}
-	return strings.TrimSuffix(b.String(), ";")
+	b.WriteString(" edit the stream with the nats tool, or set Tocsin to what it has")
+	return b.String()
 }
 
 // apiError returns the refusal of the server inside err, or nil.

@@ -21,6 +21,11 @@ func quick(owner string) bus.LeaseOptions {
 	}
 }
 
+// steady makes leases that lapse in no test, however slow the machine.
+func steady(owner string) bus.LeaseOptions {
+	return bus.LeaseOptions{Owner: owner, TTL: time.Hour, Renew: 20 * time.Millisecond, StopAfter: 30 * time.Minute}
+}
+
 func openLeases(t *testing.T, c *bus.Conn, o bus.LeaseOptions) *bus.Leases {
 	t.Helper()
 	l, err := c.Leases(patient(t), "leases", o)
@@ -54,9 +59,10 @@ func proxied(t *testing.T, s *servertest.NATSServer) (*servertest.Proxy, *bus.Co
 }
 
 func TestLeaseHasOneHolderUntilItIsReleased(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
-	a := openLeases(t, s.Conn(t), bus.LeaseOptions{Owner: "a"})
-	b := openLeases(t, s.Conn(t), bus.LeaseOptions{Owner: "b"})
+	a := openLeases(t, s.Conn(t), steady("a"))
+	b := openLeases(t, s.Conn(t), steady("b"))
 
 	lease := claim(t, a, "p07")
 	other := claim(t, b, "p08")
@@ -90,7 +96,8 @@ func TestLeaseHasOneHolderUntilItIsReleased(t *testing.T) {
 }
 
 func TestLeaseClaimedTwiceAtOnceIsHeldOnce(t *testing.T) {
-	a := openLeases(t, servertest.NATS(t).Conn(t), bus.LeaseOptions{Owner: "a"})
+	t.Parallel()
+	a := openLeases(t, servertest.NATS(t).Conn(t), steady("a"))
 	ctx := patient(t)
 	for n := range 50 {
 		name := fmt.Sprint("x", n)
@@ -117,16 +124,21 @@ func TestLeaseClaimedTwiceAtOnceIsHeldOnce(t *testing.T) {
 }
 
 func TestLeaseOutlivesItsTTLByRenewals(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
-	a := openLeases(t, s.Conn(t), quick("a"))
-	b := openLeases(t, s.Conn(t), quick("b"))
+	// Room for a machine that stands still for a second and a half.
+	slow := func(owner string) bus.LeaseOptions {
+		return bus.LeaseOptions{Owner: owner, TTL: 2 * time.Second, Renew: 50 * time.Millisecond, StopAfter: 1900 * time.Millisecond}
+	}
+	a := openLeases(t, s.Conn(t), slow("a"))
+	b := openLeases(t, s.Conn(t), slow("b"))
 	held := claim(t, a, "kept")
 
 	// A lease that nobody renews measures the time: it must expire at the server
 	// twice while the renewed one stays.
 	for n := range 2 {
 		doomed := s.Conn(t)
-		claim(t, openLeases(t, doomed, quick("doomed")), "doomed")
+		claim(t, openLeases(t, doomed, slow("doomed")), "doomed")
 		doomed.Close()
 		eventually(t, "the lease of a dead process expires", func() bool {
 			owners, err := b.Owners(patient(t))
@@ -140,6 +152,7 @@ func TestLeaseOutlivesItsTTLByRenewals(t *testing.T) {
 }
 
 func TestLeaseOfADeadHolderIsTakenOver(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
 	dying := s.Conn(t)
 	a := openLeases(t, dying, quick("a"))
@@ -156,12 +169,14 @@ func TestLeaseOfADeadHolderIsTakenOver(t *testing.T) {
 }
 
 func TestLeaseEndsAtItsHolderBeforeAnotherGetsIt(t *testing.T) {
+	t.Parallel()
 	for name, isolate := range map[string]func(*servertest.Proxy){
 		"cut off":             (*servertest.Proxy).Cut,
 		"hearing no answers":  (*servertest.Proxy).Mute,
 		"cut off while muted": func(p *servertest.Proxy) { p.Mute(); p.Cut() },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := servertest.NATS(t)
 			proxy, isolated := proxied(t, s)
 			lease := claim(t, openLeases(t, isolated, quick("a")), "x")
@@ -180,12 +195,13 @@ func TestLeaseEndsAtItsHolderBeforeAnotherGetsIt(t *testing.T) {
 }
 
 func TestLeaseIsKeptOverARestartOfTheServer(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
 	c := s.Conn(t)
-	a := openLeases(t, c, bus.LeaseOptions{Owner: "a", TTL: time.Minute, Renew: 50 * time.Millisecond, StopAfter: 30 * time.Second})
+	a := openLeases(t, c, steady("a"))
 	lease := claim(t, a, "x")
 	s.Restart(t)
-	b := openLeases(t, s.Conn(t), bus.LeaseOptions{Owner: "b", TTL: time.Minute, Renew: 50 * time.Millisecond, StopAfter: 30 * time.Second})
+	b := openLeases(t, s.Conn(t), steady("b"))
 	refuseClaim(t, "held over the restart", b, "x")
 	if !lease.Valid() || isClosed(lease.Done()) {
 		t.Error("the restart ended the lease")
@@ -193,6 +209,7 @@ func TestLeaseIsKeptOverARestartOfTheServer(t *testing.T) {
 }
 
 func TestLeaseLostInAnOutageReturnsToItsHolderAtOnce(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
 	proxy, unlucky := proxied(t, s)
 	// The server keeps the key for long, so that only its own claim on it can
@@ -213,11 +230,11 @@ func TestLeaseLostInAnOutageReturnsToItsHolderAtOnce(t *testing.T) {
 }
 
 func TestLeaseIsLostWhenAnotherWroteItsKey(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
 	reg := prometheus.NewRegistry()
 	c := s.Connect(t, bus.Options{Registerer: reg})
-	o := bus.LeaseOptions{Owner: "a", TTL: time.Hour, Renew: 20 * time.Millisecond, StopAfter: 30 * time.Minute}
-	lease := claim(t, openLeases(t, c, o), "x")
+	lease := claim(t, openLeases(t, c, steady("a")), "x")
 	if got := metric(t, reg, "tocsin_bus_leases_held"); got != 1 {
 		t.Errorf("%v leases held, want 1", got)
 	}
@@ -241,6 +258,7 @@ func TestLeaseIsLostWhenAnotherWroteItsKey(t *testing.T) {
 }
 
 func TestAfterAnOutageOnlyPreviousHoldersMayClaim(t *testing.T) {
+	t.Parallel()
 	s := servertest.NATS(t)
 	graced := func(owner string) bus.LeaseOptions {
 		o := quick(owner)
@@ -268,6 +286,7 @@ func TestAfterAnOutageOnlyPreviousHoldersMayClaim(t *testing.T) {
 }
 
 func TestLeasesRefusesDurationsOutOfOrder(t *testing.T) {
+	t.Parallel()
 	c := servertest.NATS(t).Conn(t)
 	for name, o := range map[string]bus.LeaseOptions{
 		"stopping after the server frees it": {TTL: time.Second, StopAfter: 2 * time.Second},

@@ -28,6 +28,7 @@ func bySubject(ds []bus.Delivery) map[string][]string {
 }
 
 func TestPublisherKeepsOrderAndIDsOverRestarts(t *testing.T) {
+	t.Parallel()
 	s, c := open(t, stream())
 	p := c.NewPublisher(bus.PublisherOptions{MaxInFlight: 64})
 	defer p.Close()
@@ -170,6 +171,44 @@ func TestPublisherBlocksWhileTheStreamIsFull(t *testing.T) {
 	}
 	if got := metric(t, reg, "tocsin_bus_publisher_in_flight"); got != 0 {
 		t.Errorf("%v messages in flight in the end", got)
+	}
+}
+
+func TestPublisherLetsNoSmallMessageOvertakeALargeOne(t *testing.T) {
+	_, c := open(t, stream(small))
+	// After this less than a large message fits, and a small one does.
+	fill(t, c)
+	p := c.NewPublisher(bus.PublisherOptions{})
+	defer p.Close()
+	for _, m := range []bus.Message{
+		{Subject: "test.same", ID: "large", Data: make([]byte, 4<<10)},
+		{Subject: "test.same", ID: "small"},
+		{Subject: "test.other", ID: "other"},
+	} {
+		if err := p.Publish(patient(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the other subject's message is stored", func() bool {
+		_, ok, err := c.Last(patient(t), "TEST", "test.other")
+		return ok && err == nil
+	})
+	if d, ok, err := c.Last(patient(t), "TEST", "test.same"); ok || err != nil {
+		t.Errorf("%s is stored (%v), which is behind a message that does not fit", d.ID, err)
+	}
+	if err := c.PurgeBefore(patient(t), "TEST", 5); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Flush(patient(t)); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, d := range readAll(t, c, bus.ReadOptions{Stream: "TEST", Filter: "test.same"}) {
+		ids = append(ids, d.ID)
+	}
+	if diff := cmp.Diff([]string{"large", "small"}, ids); diff != "" {
+		t.Errorf("order (-want +got):
+%s", diff)
 	}
 }
 

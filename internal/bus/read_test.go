@@ -73,6 +73,7 @@ func TestReadDeliversWhatWasPublished(t *testing.T) {
 }
 
 func TestReadOutlivesRestartsWithoutLossOrRepetition(t *testing.T) {
+	t.Parallel()
 	s, c := open(t, stream())
 	const messages, restarts = 3000, 3
 	published := make(chan error, 1)
@@ -130,6 +131,7 @@ func TestReadOutlivesRestartsWithoutLossOrRepetition(t *testing.T) {
 }
 
 func TestReadWaitsForNewMessagesAndCallsIdleMeanwhile(t *testing.T) {
+	t.Parallel()
 	_, c := open(t, stream())
 	ctx := patient(t)
 	idle := make(chan struct{}, 100)
