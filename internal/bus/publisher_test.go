@@ -207,8 +207,7 @@ func TestPublisherLetsNoSmallMessageOvertakeALargeOne(t *testing.T) {
 		ids = append(ids, d.ID)
 	}
 	if diff := cmp.Diff([]string{"large", "small"}, ids); diff != "" {
-		t.Errorf("order (-want +got):
-%s", diff)
+		t.Errorf("order (-want +got):\n%s", diff)
 	}
 }
 
