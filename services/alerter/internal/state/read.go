@@ -40,7 +40,7 @@ func (s *Store) Read(ctx context.Context, partition int) (*Saved, error) {
 	targets := tx.HGetAll(ctx, k.targets)
 	active := tx.HGetAll(ctx, k.active)
 	outbox := tx.LRange(ctx, k.outbox, 0, -1)
-	if _, err := tx.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	if err := exec(ctx, tx); err != nil {
 		return nil, fmt.Errorf("read partition %d: %w", partition, err)
 	}
 	saved := &Saved{Targets: byteMap(targets.Val()), Active: byteMap(active.Val())}
@@ -57,6 +57,20 @@ func (s *Store) Read(ctx context.Context, partition int) (*Saved, error) {
 		saved.Outbox = append(saved.Outbox, t)
 	}
 	return saved, nil
+}
+
+// exec runs queued commands. A key that is absent is no error.
+func exec(ctx context.Context, pipe redis.Pipeliner) error {
+	cmds, err := pipe.Exec(ctx)
+	for _, cmd := range cmds {
+		if failed := cmd.Err(); failed != nil && !errors.Is(failed, redis.Nil) {
+			return failed
+		}
+	}
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
 }
 
 // head reads a head; nil when there is none.
@@ -101,7 +115,7 @@ func (s *Store) Alerts(ctx context.Context, partitions []int) ([]Alerts, error) 
 		k := keysOf(p)
 		heads[i], active[i] = pipe.Get(ctx, k.head), pipe.HGetAll(ctx, k.active)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	if err := exec(ctx, pipe); err != nil {
 		return nil, fmt.Errorf("read alerts: %w", err)
 	}
 	alerts := make([]Alerts, len(partitions))
@@ -109,6 +123,27 @@ func (s *Store) Alerts(ctx context.Context, partitions []int) ([]Alerts, error) 
 		alerts[i] = Alerts{Partition: p, Head: headOf(heads[i]), Active: byteMap(active[i].Val())}
 	}
 	return alerts, nil
+}
+
+// Alert reads the stored alert with an id, in whatever partition it is. It is
+// nil when there is none.
+func (s *Store) Alert(ctx context.Context, id string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	cmds := make([]*redis.StringCmd, event.Partitions)
+	pipe := s.redis.Pipeline()
+	for p := range cmds {
+		cmds[p] = pipe.HGet(ctx, keysOf(p).active, id)
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, fmt.Errorf("read alert %s: %w", id, err)
+	}
+	for _, cmd := range cmds {
+		if raw, err := cmd.Bytes(); err == nil {
+			return raw, nil
+		}
+	}
+	return nil, nil
 }
 
 // Heads reads the heads of all partitions, by partition. An entry is nil when
@@ -121,7 +156,7 @@ func (s *Store) Heads(ctx context.Context) ([]*statev1.StoredHead, error) {
 	for p := range cmds {
 		cmds[p] = pipe.Get(ctx, keysOf(p).head)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	if err := exec(ctx, pipe); err != nil {
 		return nil, fmt.Errorf("read heads: %w", err)
 	}
 	heads := make([]*statev1.StoredHead, event.Partitions)
@@ -140,7 +175,7 @@ func (s *Store) Tokens(ctx context.Context) ([]string, error) {
 	for p := range cmds {
 		cmds[p] = pipe.HKeys(ctx, keysOf(p).targets)
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	if err := exec(ctx, pipe); err != nil {
 		return nil, fmt.Errorf("list targets: %w", err)
 	}
 	var tokens []string
@@ -161,7 +196,7 @@ func (s *Store) Targets(ctx context.Context, tokens []string) (map[string][]byte
 	for i, token := range tokens {
 		cmds[i] = pipe.HGet(ctx, keysOf(event.Partition(token)).targets, token)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	if err := exec(ctx, pipe); err != nil {
 		return nil, fmt.Errorf("read targets: %w", err)
 	}
 	targets := make(map[string][]byte, len(tokens))

@@ -1,0 +1,118 @@
+package drive
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+)
+
+// nextDue is when something is due at the latest, whether or not it is due then.
+func (s *session) nextDue() time.Time {
+	next := s.saveAt
+	if s.dirty > 0 {
+		next = earlier(next, s.dirtySince.Add(commitAfter))
+	}
+	if !s.paused {
+		next = earlier(next, s.tickDue())
+	}
+	return next
+}
+
+// due does what time has made necessary.
+func (s *session) due(ctx context.Context) error {
+	now := time.Now()
+	if s.dirty > 0 && now.Sub(s.dirtySince) >= commitAfter {
+		if err := s.commit(ctx); err != nil {
+			return err
+		}
+	}
+	if !now.Before(s.tickDue()) && !s.paused {
+		s.askForTick(ctx, now)
+	}
+	if s.unsaved >= snapshotMessages || !now.Before(s.saveAt) {
+		return s.snapshot(ctx, now)
+	}
+	return nil
+}
+
+// tickDue is when the partition needs a tick: at its earliest deadline by this
+// process's own clock, counted from the last message, and after a minute
+// without a message. A new owner does not know how long ago the last message
+// was, so it asks for its first tick at once if there is a deadline at all.
+func (s *session) tickDue() time.Time {
+	due := s.lastMessage.Add(tickIdle)
+	if left, ok := s.part.Deadline(); ok {
+		due = earlier(due, s.lastMessage.Add(left))
+		if s.lastTick.IsZero() {
+			due = earlier(due, s.began)
+		}
+	}
+	return later(due, later(s.lastTick.Add(tickLeast), s.began.Add(settleTime)))
+}
+
+// askForTick publishes a tick, unless messages wait that move time anyway or
+// the tick before is still on its way.
+func (s *session) askForTick(ctx context.Context, now time.Time) {
+	s.lastTick = now
+	if !s.quiet() || !s.ticking.CompareAndSwap(false, true) {
+		return
+	}
+	s.work.Go(func() {
+		defer s.ticking.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+		defer cancel()
+		tick := bus.Message{Subject: event.PartitionSubject(s.index, event.KindTick), Data: s.d.tick}
+		if _, err := s.d.Publish(ctx, tick); err != nil {
+			if ctx.Err() == nil {
+				s.d.Log.LogAttrs(ctx, slog.LevelWarn, "tick not published",
+					slog.Int("partition", s.index), slog.Any("err", err))
+			}
+			return
+		}
+		s.d.metrics.ticks.Inc()
+	})
+}
+
+// snapshot saves the state in the background if it changed since the last time.
+func (s *session) snapshot(ctx context.Context, now time.Time) error {
+	s.saveAt = now.Add(s.d.SnapshotEvery)
+	if s.unsaved == 0 || !s.saveBusy.CompareAndSwap(false, true) {
+		return nil
+	}
+	if s.dirty > 0 {
+		if err := s.commit(ctx); err != nil {
+			s.saveBusy.Store(false)
+			return err
+		}
+	}
+	snap, err := snapshotOf(s.part, s.queue)
+	if err != nil {
+		s.saveBusy.Store(false)
+		return err
+	}
+	s.unsaved = 0
+	s.work.Go(func() {
+		defer s.saveBusy.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+		defer cancel()
+		s.save(ctx, snap)
+	})
+	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,193 @@
+// Package ruleset keeps rule sets by their hash where all replicas find them,
+// and brings one into force.
+//
+// A rule set comes into force by a message in each partition, so that all
+// replicas change at the same point of the log, and a replay uses the rules of
+// its time. Rule sets are never removed: a log or a snapshot may name them, and
+// a year of daily changes is a few megabytes.
+package ruleset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
+)
+
+const (
+	// key holds the log and the hash of the last activation in the meta bucket.
+	key = "rules"
+	// retryWait is the pause after an activation that did not go through.
+	retryWait = time.Second
+)
+
+var (
+	// ErrMissing says that nobody has a rule set with this hash.
+	ErrMissing = errors.New("the rule set is not kept")
+	// ErrUnreadable says that this release cannot use a rule set that another
+	// release could.
+	ErrUnreadable = errors.New("the rule set cannot be used by this release")
+)
+
+// Bucket is a set of keys.
+type Bucket interface {
+	// Get returns the value of key and its revision; ok is false when there is none.
+	Get(ctx context.Context, key string) (value []byte, rev uint64, ok bool, err error)
+	// Put sets key to value.
+	Put(ctx context.Context, key string, value []byte) (uint64, error)
+}
+
+// Library holds rule sets. It is safe for concurrent use.
+type Library struct {
+	sets Bucket
+	meta Bucket
+
+	mu       sync.Mutex
+	programs map[string]*engine.Program // guarded by mu
+}
+
+// NewLibrary returns a Library over the bucket of rule sets and the one that
+// says which is in force.
+func NewLibrary(sets, meta Bucket) *Library {
+	return &Library{sets: sets, meta: meta, programs: map[string]*engine.Program{}}
+}
+
+// Program returns a compiled rule set that is loaded, or nil.
+func (l *Library) Program(hash string) *engine.Program {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.programs[hash]
+}
+
+// Fetch loads and compiles a rule set unless it is loaded. Its error wraps
+// ErrMissing or ErrUnreadable when trying again is of no use.
+func (l *Library) Fetch(ctx context.Context, hash string) (*engine.Program, error) {
+	if p := l.Program(hash); p != nil {
+		return p, nil
+	}
+	data, _, ok, err := l.sets.Get(ctx, hash)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("fetch rule set %s: %w", hash, err)
+	case !ok:
+		return nil, fmt.Errorf("fetch rule set %s: %w", hash, ErrMissing)
+	}
+	set, err := rulefile.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode rule set %s: %w: %w", hash, ErrUnreadable, err)
+	}
+	program, err := engine.Compile(set)
+	if err != nil {
+		return nil, fmt.Errorf("compile rule set %s: %w: %w", hash, ErrUnreadable, err)
+	}
+	l.Add(program)
+	return program, nil
+}
+
+// Add makes a compiled rule set known to this process.
+func (l *Library) Add(p *engine.Program) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.programs[p.Hash()] = p
+}
+
+// Last returns the hash of the rule set that was last brought into force, in
+// whatever log. It is empty when none was.
+func (l *Library) Last(ctx context.Context) (string, error) {
+	value, _, _, err := l.meta.Get(ctx, key)
+	if err != nil {
+		return "", fmt.Errorf("find the rule set in force: %w", err)
+	}
+	_, hash, _ := strings.Cut(string(value), " ")
+	return hash, nil
+}
+
+// Activation brings one rule set into force.
+type Activation struct {
+	// Library keeps the set.
+	Library *Library
+	// Set is the rule set that is configured.
+	Set *rulefile.Set
+	// Log tells the present event log, and when another takes its place.
+	Log func() (id string, changed <-chan struct{})
+	// Publish stores messages, all or none.
+	Publish func(ctx context.Context, messages []bus.Message) error
+	// Logger gets one line for each activation.
+	Logger *slog.Logger
+}
+
+// Run brings the set into force in the present log and in each that takes its
+// place, until ctx ends, and returns ctx's error.
+func (a *Activation) Run(ctx context.Context) error {
+	for {
+		id, changed := a.Log()
+		if err := a.Activate(ctx, id); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			a.Logger.LogAttrs(ctx, slog.LevelWarn, "rule set not activated; will try again", slog.Any("err", err))
+			timer := time.NewTimer(retryWait)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return ctx.Err()
+			case <-timer.C:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// Activate stores the set and publishes its activation to all partitions of
+// the log, unless that was the last thing done there. When its outcome is not
+// known it may be done twice, which changes nothing.
+func (a *Activation) Activate(ctx context.Context, logID string) error {
+	hash := a.Set.Hash
+	value, _, _, err := a.Library.meta.Get(ctx, key)
+	if err != nil {
+		return fmt.Errorf("find the rule set in force: %w", err)
+	}
+	if string(value) == logID+" "+hash {
+		return nil
+	}
+	if _, err := a.Library.sets.Put(ctx, hash, a.Set.Encode()); err != nil {
+		return fmt.Errorf("store rule set %s: %w", hash, err)
+	}
+	data, err := event.Marshal(&eventv1.Event{
+		OccurredAt: timestamppb.Now(),
+		Source:     eventv1.Source_SOURCE_TOCSIN,
+		Fact:       &eventv1.Event_RuleSetActivated{RuleSetActivated: &eventv1.RuleSetActivated{Hash: hash}},
+	})
+	if err != nil {
+		return fmt.Errorf("encode the activation: %w", err)
+	}
+	messages := make([]bus.Message, event.Partitions)
+	for p := range messages {
+		messages[p] = bus.Message{Subject: event.PartitionSubject(p, "rule_set_activated"), Data: data}
+	}
+	if err := a.Publish(ctx, messages); err != nil {
+		return fmt.Errorf("publish the activation of rule set %s: %w", hash, err)
+	}
+	if _, err := a.Library.meta.Put(ctx, key, []byte(logID+" "+hash)); err != nil {
+		return fmt.Errorf("note the rule set in force: %w", err)
+	}
+	a.Logger.LogAttrs(ctx, slog.LevelInfo, "rule set activated", slog.String("rule_set", hash),
+		slog.Int("rules", len(a.Set.Rules())), slog.String("before", string(value)))
+	return nil
+}
