@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -109,7 +108,7 @@ func (p *parser) group(n *yaml.Node) Group {
 }
 
 func (p *parser) rule(group string, n *yaml.Node) Rule {
-	r := Rule{Group: group, Source: p.at(n)}
+	r := Rule{Group: group, Source: p.at(n), annotationsAt: map[string]Position{}}
 	keys := p.mapping(n, "a rule", "alert", "on", "expr", "for", "keep_firing_for", "until", "labels", "annotations", "runbook")
 	if keys == nil {
 		return r
@@ -131,7 +130,10 @@ func (p *parser) rule(group string, n *yaml.Node) Rule {
 	r.For = p.duration(keys, "for")
 	r.KeepFiringFor = p.duration(keys, "keep_firing_for")
 	r.Labels = p.texts(keys["labels"], "labels", p.checkLabel)
-	r.Annotations = p.texts(keys["annotations"], "annotations", p.checkAnnotation)
+	r.Annotations = p.texts(keys["annotations"], "annotations", func(key, value *yaml.Node, name, text string) {
+		r.annotationsAt[name] = p.at(value)
+		p.checkAnnotation(key, value, name, text)
+	})
 	if at = keys["runbook"]; at != nil {
 		if _, twice := r.Annotations["runbook"]; twice {
 			p.wrong(at, "`runbook` stands also in annotations")
@@ -140,10 +142,8 @@ func (p *parser) rule(group string, n *yaml.Node) Rule {
 		p.checkAnnotation(at, at, "runbook", text)
 		if r.Annotations == nil {
 			r.Annotations = map[string]string{}
-		} else {
-			r.Annotations = maps.Clone(r.Annotations)
 		}
-		r.Annotations["runbook"] = text
+		r.Annotations["runbook"], r.annotationsAt["runbook"] = text, p.at(at)
 	}
 	return r
 }

@@ -87,6 +87,7 @@ type Rule struct {
 	Source Position
 
 	exprAt, untilAt scalarText
+	annotationsAt   map[string]Position
 }
 
 // Key identifies the rule in its set: group, name, and what tells it from
@@ -100,6 +101,9 @@ func (r *Rule) ExprPosition(offset int) Position { return r.exprAt.position(offs
 
 // UntilPosition returns where the byte at offset of Until stands in its file.
 func (r *Rule) UntilPosition(offset int) Position { return r.untilAt.position(offset) }
+
+// AnnotationPosition returns where the annotation's text stands in its file.
+func (r *Rule) AnnotationPosition(name string) Position { return r.annotationsAt[name] }
 
 // TargetPattern gives labels and overrides to the targets whose name matches.
 // All patterns that match apply, in order: a later one wins.

@@ -1,137 +1,243 @@
 package engine
 
 import (
-	"errors"
+	"container/heap"
 	"fmt"
-	"iter"
+	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
-	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
-	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
-	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 )
 
-const stateFormat = 1
-
-// Program is a compiled rule set. It is immutable and shared by partitions.
-type Program struct {
-	set *rulefile.Set
-}
-
-// Compile checks and compiles the rules of a set. Its error joins every
-// mistake as a *rulefile.Mistake.
-func Compile(set *rulefile.Set) (*Program, error) { return &Program{set: set}, nil }
-
-// Hash names the rule set.
-func (p *Program) Hash() string { return p.set.Hash }
-
-// Set returns the rule set that was compiled.
-func (p *Program) Set() *rulefile.Set { return p.set }
+const (
+	// maxStep is by how much one message may move engine time. A leap of the
+	// clock, an outage of the bus or a night off counts as this much, so time in
+	// which nobody could publish satisfies no `for` and no absence. The owner
+	// publishes a tick at least every 60 s.
+	maxStep = 90 * time.Second
+	// keepGone is how long a removed target is remembered, so that a straggling
+	// sample does not bring it back, and a pod that is gone can be told of.
+	keepGone = 24 * time.Hour
+	// maxTargets bounds the targets of a partition: 64 partitions hold 1.28
+	// million, at about 2 KiB each 40 MiB a partition.
+	maxTargets = 20_000
+	// maxAlerts bounds the alerts of one rule in a partition: as many as targets.
+	maxAlerts = maxTargets
+)
 
 // Partition is the state of one partition's fold. It is not safe for
 // concurrent use: it has one owner.
 type Partition struct {
-	head  *statev1.Head
+	index int
+	logID string
 	speed float64
+
+	applied uint64
+	stamp   int64
+	now     int64
+	hash    string
+	// collectorStarted is when a collector began to observe; never before.
+	collectorStarted int64
+
+	targets map[string]*target
+	// byID and byFingerprint find the pending and firing alerts; perRule counts them.
+	byID          map[string]*alert
+	byFingerprint map[string]*alert
+	perRule       map[string]int
+	timers        timers
+	program       *Program
+	dirty         dirt
+	cache         cache
+
+	// step is what the message at hand does.
+	step step
+}
+
+// step is what one message does, and when.
+type step struct {
+	StepResult
+	message Message
+	changes int
+}
+
+// dirt is what changed since the last Delta.
+type dirt struct {
+	targets, alerts map[string]struct{}
 }
 
 // NewPartition returns the empty state of a partition of a log. Engine time
 // runs speed times as fast as the log's timestamps; speed is 1 but in a demo.
 func NewPartition(index int, logID string, speed float64) *Partition {
-	return &Partition{head: &statev1.Head{Format: stateFormat, Partition: uint32(index), LogId: logID}, speed: speed}
-}
-
-// Restore reads what Snapshot wrote.
-func Restore(data []byte, speed float64) (*Partition, error) {
-	var s statev1.Snapshot
-	if err := proto.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("decode snapshot: %w", err)
+	return &Partition{
+		index: index, logID: logID, speed: speed, collectorStarted: never,
+		targets: map[string]*target{}, byID: map[string]*alert{}, byFingerprint: map[string]*alert{}, perRule: map[string]int{},
+		dirty: dirt{map[string]struct{}{}, map[string]struct{}{}},
 	}
-	if s.GetHead().GetFormat() != stateFormat {
-		return nil, errors.New("decode snapshot: unknown format")
-	}
-	return &Partition{head: s.GetHead(), speed: speed}, nil
-}
-
-// Load builds the state from what Delta gave over time.
-func Load(head []byte, targets, active map[string][]byte, speed float64) (*Partition, error) {
-	var h statev1.Head
-	if err := proto.Unmarshal(head, &h); err != nil {
-		return nil, fmt.Errorf("decode head: %w", err)
-	}
-	return &Partition{head: &h, speed: speed}, nil
 }
 
 // Step applies one message. Its only error is ErrUnknownRules: the state is
 // untouched then; load the rule set and call again. A message that was applied
 // before is ignored.
 func (p *Partition) Step(m Message, programs Programs) (StepResult, error) {
-	if m.Seq <= p.head.GetAppliedSeq() {
+	if m.Seq <= p.applied {
 		return StepResult{}, nil
 	}
-	p.head.AppliedSeq, p.head.StampNs = m.Seq, m.Time.UnixNano()
-	return StepResult{}, nil
+	current, next, err := p.lookUp(m, programs)
+	if err != nil {
+		return StepResult{}, err
+	}
+	p.step = step{message: m}
+	if current != nil {
+		p.attach(current)
+	}
+	before := p.nowMs()
+	p.advance(m.Time)
+	p.fireTimers(before)
+	if next != nil {
+		p.activate(next)
+	} else {
+		p.apply(m.Event)
+	}
+	p.applied = m.Seq
+	result := p.step.StepResult
+	p.step = step{}
+	return result, nil
 }
 
-// Deadline returns the real time from the last message to the earliest timer,
-// and false if no timer waits.
-func (p *Partition) Deadline() (time.Duration, bool) { return 0, false }
+// lookUp finds the programs that the message needs, before anything changes:
+// the one in force, where a loaded state has none yet, and the one that the
+// message brings into force.
+func (p *Partition) lookUp(m Message, programs Programs) (current, next *Program, err error) {
+	if p.hash != "" && p.program == nil {
+		if current = programs(p.hash); current == nil {
+			return nil, nil, ErrUnknownRules{p.hash}
+		}
+	}
+	hash := m.Event.GetRuleSetActivated().GetHash()
+	if hash == "" || hash == p.hash {
+		return current, nil, nil
+	}
+	if next = programs(hash); next == nil {
+		return nil, nil, ErrUnknownRules{hash}
+	}
+	return current, next, nil
+}
+
+// advance moves engine time to a message's timestamp. A step back of the clock
+// stands still and goes on from there.
+func (p *Partition) advance(to time.Time) {
+	stamp := to.UnixNano()
+	if p.applied > 0 {
+		passed := min(max(time.Duration(stamp-p.stamp), 0), maxStep)
+		if p.speed != 1 {
+			passed = time.Duration(float64(passed) * p.speed)
+		}
+		p.now += int64(passed)
+	}
+	p.stamp = stamp
+}
+
+// fireTimers fires what came due after an instant, in order, each at its own
+// deadline: the message that let the time pass is not applied yet.
+func (p *Partition) fireTimers(after int64) {
+	for {
+		t := p.peek(after)
+		if t == nil || t.at > p.nowMs() {
+			return
+		}
+		at := t.at
+		heap.Remove(&p.timers, t.index)
+		t.at, t.fired = never, at
+		if t.rule == nil {
+			p.forget(t.target, at)
+			continue
+		}
+		p.evaluate(t.target, t.rule, t.target.category(t.category), at)
+		p.schedule(t, at)
+	}
+}
+
+// category finds the failures of a category, or nil.
+func (t *target) category(name string) *failures {
+	for _, f := range t.failures {
+		if f.category == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// shown returns the instant that people read for an instant of engine time.
+func (p *Partition) shown(at int64) time.Time {
+	ago := time.Duration(p.now) - time.Duration(at)*time.Millisecond
+	if p.speed != 1 {
+		ago = time.Duration(float64(ago) / p.speed)
+	}
+	return p.step.message.Time.Add(-ago)
+}
+
+// real turns a duration of the world into engine time, in milliseconds.
+func (p *Partition) real(d time.Duration) int64 {
+	if p.speed != 1 {
+		d = time.Duration(float64(d) * p.speed)
+	}
+	return d.Milliseconds()
+}
+
+func (p *Partition) nowMs() int64 { return p.now / int64(time.Millisecond) }
+
+// problem notes something that went wrong.
+func (p *Partition) problem(kind ProblemKind, rule, target, format string, args ...any) {
+	p.step.Problems = append(p.step.Problems, Problem{Kind: kind, Rule: rule, Target: target, Detail: fmt.Sprintf(format, args...)})
+}
+
+// touch notes that a target's value must be written.
+func (p *Partition) touch(t *target) { p.dirty.targets[t.token] = struct{}{} }
+
+// touchJobs notes that a target's jobs must be written.
+func (p *Partition) touchJobs(t *target) { p.dirty.targets[t.token+jobsSuffix] = struct{}{} }
+
+const (
+	jobsSuffix = "/jobs"
+	goneSuffix = "/gone"
+)
+
+// IsTarget tells the keys of targets that are there, whose values DecodeTarget
+// reads, from the other keys of Delta.Targets.
+func IsTarget(key string) bool { return !strings.Contains(key, "/") }
 
 // AppliedSeq returns the sequence of the last message applied, 0 before the first.
-func (p *Partition) AppliedSeq() uint64 { return p.head.GetAppliedSeq() }
+func (p *Partition) AppliedSeq() uint64 { return p.applied }
 
 // LogID returns the log that was folded.
-func (p *Partition) LogID() string { return p.head.GetLogId() }
+func (p *Partition) LogID() string { return p.logID }
 
 // Index returns the partition's number.
-func (p *Partition) Index() int { return int(p.head.GetPartition()) }
+func (p *Partition) Index() int { return p.index }
 
-// Stamp returns the timestamp of the last message applied.
-func (p *Partition) Stamp() time.Time { return time.Unix(0, p.head.GetStampNs()) }
+// Stamp returns the timestamp of the last message applied, the zero time before
+// the first.
+func (p *Partition) Stamp() time.Time {
+	if p.applied == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, p.stamp).UTC()
+}
 
 // Now returns engine time: how much of it passed since the first message.
-func (p *Partition) Now() time.Duration { return time.Duration(p.head.GetNowNs()) }
+func (p *Partition) Now() time.Duration { return time.Duration(p.now) }
 
 // RuleSetHash names the rule set in force. Empty before the first.
-func (p *Partition) RuleSetHash() string { return p.head.GetRuleSetHash() }
+func (p *Partition) RuleSetHash() string { return p.hash }
 
-// Delta returns what changed since the last call, encoded.
-func (p *Partition) Delta() Delta { return Delta{} }
-
-// Snapshot encodes the whole state. Equal states give equal bytes.
-func (p *Partition) Snapshot() ([]byte, error) {
-	return proto.MarshalOptions{Deterministic: true}.Marshal(&statev1.Snapshot{Head: p.head})
-}
-
-// Targets lists the targets with their latest values, sorted by token.
-func (p *Partition) Targets() iter.Seq2[string, *queryv1.TargetStatus] {
-	return func(func(string, *queryv1.TargetStatus) bool) {}
-}
-
-// Alerts lists the pending and firing alerts, sorted by id.
-func (p *Partition) Alerts() iter.Seq[*alertv1.Alert] { return func(func(*alertv1.Alert) bool) {} }
-
-// DecodeTarget turns a stored target value into a status. The bytes must be of
-// a key for which IsTarget is true.
-func DecodeTarget(data []byte) (*queryv1.TargetStatus, error) { return &queryv1.TargetStatus{}, nil }
-
-// IsTarget tells the keys of targets from the other keys of Delta.Targets.
-func IsTarget(key string) bool { return true }
-
-// DecodeAlert turns a stored active value into an alert.
-func DecodeAlert(data []byte) (*alertv1.Alert, error) {
-	var r statev1.AlertRecord
-	if err := proto.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("decode alert: %w", err)
+// group returns the rules that judge a kind of target.
+func (p *Program) group(kind eventv1.TargetKind) *ruleGroup {
+	switch kind {
+	case eventv1.TargetKind_TARGET_KIND_ENDPOINT:
+		return p.on["endpoint"]
+	case eventv1.TargetKind_TARGET_KIND_POD:
+		return p.on["pod"]
+	default:
+		return p.on["account"]
 	}
-	return r.GetAlert(), nil
 }
-
-// Reconcile compares the alerts that fire after a cold rebuild with those that
-// the notifier was told of, and returns what it must be told: firing for those
-// only here, resolved with the reason "state rebuilt" for those only there.
-// Alerts in both keep the told id and start.
-func (p *Partition) Reconcile(told []*alertv1.Alert, at time.Time) []*alertv1.Transition { return nil }

@@ -79,6 +79,7 @@ func TestCompileSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"no window", "avg(jobs.in_queue) > 0", "avg takes a field and a window", "jobs"},
 		{"a window over an expression", "avg(workers.idle + workers.ready, '5m') > 0", "avg takes the name of a field", "+ workers"},
 		{"increase of a gauge", "increase(jobs.in_queue, '5m') > 0", "`jobs.in_queue` is no counter", "jobs.in_queue"},
+		{"the mean of a counter", "avg(jobs.failed, '5m') > 0", "`jobs.failed` is a counter", "jobs.failed"},
 		{"a window over a text", "max(endpoint.type, '5m') > 0", "`endpoint.type` is no number", "endpoint.type"},
 		{"an absence that cannot be told from an interruption", "absent('90s')", "'90s' is too short; expected at least 2m", "'90s'"},
 		{"a window longer than what is kept", "avg(jobs.in_queue, '2d') > 0", "'2d' is too long", "'2d'"},

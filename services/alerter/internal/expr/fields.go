@@ -197,3 +197,9 @@ func fieldNames(on rulefile.On) []string {
 	}
 	return names
 }
+
+// FieldByName finds a field by its name.
+func FieldByName(name string) (FieldID, bool) {
+	id, ok := byName[name]
+	return id, ok
+}

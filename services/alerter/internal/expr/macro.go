@@ -96,6 +96,8 @@ func (b *builder) windowed(name string, fn Fn) cel.MacroFactory {
 			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("`%s` is no number; %s needs one", field.Name, name))
 		case field.Kind != Counter && (fn == FnIncrease || fn == FnRate):
 			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("`%s` is no counter; use delta for values that also fall", field.Name))
+		case field.Kind == Counter && fn != FnIncrease && fn != FnRate && fn != FnDelta:
+			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("`%s` is a counter, which only rises; use increase or rate", field.Name))
 		}
 		text, _ := textOf(args[1])
 		s := Slot{Fn: fn, Field: field.ID, Window: window, Text: fmt.Sprintf("%s(%s, '%s')", name, field.Name, text)}
@@ -106,6 +108,9 @@ func (b *builder) windowed(name string, fn Fn) cel.MacroFactory {
 func (b *builder) absent(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (ast.Expr, *common.Error) {
 	if len(args) != 1 {
 		return nil, b.wrong(eh, args, "absent takes a duration, for example absent('5m')")
+	}
+	if b.c.on == rulefile.OnJob {
+		return nil, eh.NewError(args[0].ID(), "absent is for rules on endpoints, pods and accounts: no sample is about a category of failures")
 	}
 	window, err := b.duration(eh, args[0], minAbsence, maxWindow)
 	if err != nil {

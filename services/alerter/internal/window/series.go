@@ -48,6 +48,7 @@ func (s *Series) Empty() bool { return len(s.steps) == 0 }
 // the instant until. Recording an instant before the last one changes nothing.
 // It returns how many of the oldest steps were dropped to stay within MaxPoints.
 func (s *Series) Set(t int64, v float64, until int64) (dropped int) {
+	until = max(until, t)
 	if len(s.steps) == 0 {
 		s.first = t
 		s.steps, s.until = append(s.steps, Step{t, v, true}), until

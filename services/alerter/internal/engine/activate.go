@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
+)
+
+// sortedTargets lists the targets by token.
+func (p *Partition) sortedTargets() []*target {
+	all := make([]*target, 0, len(p.targets))
+	for _, token := range sortedKeys(p.targets) {
+		all = append(all, p.targets[token])
+	}
+	return all
+}
+
+// activate brings a rule set into force. Rules that are in both sets keep their
+// alerts and windows; alerts of the others are over; every target is judged.
+func (p *Partition) activate(next *Program) {
+	now, old := p.nowMs(), p.program
+	p.program, p.hash = next, next.Hash()
+	targets := p.sortedTargets()
+	for _, t := range targets {
+		p.rebind(t, now)
+		p.describe(t)
+		p.carryOver(t, old, now)
+		p.watch(t)
+		p.touch(t)
+	}
+	for _, t := range targets {
+		p.judge(t)
+	}
+}
+
+// rebind gives each alert of a target its rule in the new set, or ends it.
+func (p *Partition) rebind(t *target, now int64) {
+	for _, a := range slices.Clone(t.alerts) {
+		c := p.program.byKey[a.key]
+		if c == nil {
+			p.end(a, now, p.program.whyGone(a))
+			continue
+		}
+		a.rule, a.timer.rule = c, c
+	}
+	slices.SortStableFunc(t.alerts, func(a, b *alert) int {
+		if a.rule != b.rule {
+			return a.rule.order - b.rule.order
+		}
+		return strings.Compare(a.category, b.category)
+	})
+	for _, a := range t.alerts {
+		p.schedule(a.timer, now)
+	}
+}
+
+// whyGone says why a rule set has no rule for an alert: its rule has other
+// labels now, so that it would be another alert, or is no more.
+func (p *Program) whyGone(a *alert) string {
+	for _, g := range p.on {
+		for _, c := range g.rules {
+			if c.rule.Group == a.told.GetGroup() && c.rule.Alert == a.told.GetRule() {
+				return reasonRuleChanged
+			}
+		}
+	}
+	return reasonRuleRemoved
+}
+
+// carryOver moves the courses that the new set also records, and begins the
+// others with what is known now.
+func (p *Partition) carryOver(t *target, old *Program, now int64) {
+	if !t.live() {
+		return
+	}
+	kind := t.target.GetKind()
+	var before, beforeFailures []recorded
+	if old != nil {
+		before, beforeFailures = old.recorded[kind], old.failures
+	}
+	var fresh []bool
+	t.series, fresh = carry(t.series, before, p.program.recorded[kind])
+	for i, r := range p.program.recorded[kind] {
+		if fresh[i] && (r.source&factsOfSample == 0 || now <= t.holds()) {
+			p.put(t, &t.series[i], r, subject{t: t, now: now}, now)
+		}
+	}
+	for _, f := range t.failures {
+		f.series, fresh = carry(f.series, beforeFailures, p.program.failures)
+		for i, r := range p.program.failures {
+			switch {
+			case !fresh[i]:
+			case r.cond == nil && r.field == expr.JobFailed:
+				f.series[i].Set(now, float64(f.total), window.Forever)
+			default:
+				p.put(t, &f.series[i], r, subject{t: t, cat: f, now: now}, now)
+			}
+		}
+	}
+}
+
+// carry puts series into the places of a new list of recorded courses, and says
+// which of those are new.
+func carry(series []window.Series, before, after []recorded) ([]window.Series, []bool) {
+	moved, fresh := make([]window.Series, len(after)), make([]bool, len(after))
+	for i, r := range after {
+		j, found := slices.BinarySearchFunc(before, r.key, compareKey)
+		if fresh[i] = !found || j >= len(series); !fresh[i] {
+			moved[i] = series[j]
+		}
+	}
+	return moved, fresh
+}

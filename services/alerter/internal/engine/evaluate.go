@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
+)
+
+// cache gives the values of slots for one subject at one instant, each found
+// once however many rules ask for it.
+type cache struct {
+	subject
+	partition *Partition
+	group     *ruleGroup
+	values    []expr.Value
+	found     []bool
+}
+
+// begin turns the cache to a subject. What it holds of another is forgotten.
+func (c *cache) begin(p *Partition, g *ruleGroup, about subject) {
+	c.partition, c.group, c.subject = p, g, about
+	if len(c.values) < len(g.slots) {
+		c.values, c.found = make([]expr.Value, len(g.slots)), make([]bool, len(g.slots))
+	}
+	clear(c.found)
+}
+
+// Slot returns the value of a slot.
+func (c *cache) Slot(id int) expr.Value {
+	if !c.found[id] {
+		c.values[id], c.found[id] = c.value(id), true
+	}
+	return c.values[id]
+}
+
+func (c *cache) value(id int) expr.Value {
+	s := &c.group.slots[id]
+	switch s.Fn {
+	case expr.FnField:
+		return c.field(s.Field)
+	case expr.FnPresent:
+		return expr.Bool(c.field(s.Field).Known())
+	case expr.FnLabel:
+		return expr.Str(c.t.labels[s.Name])
+	case expr.FnThreshold:
+		if v, ok := c.t.overrides[s.Name]; ok {
+			return expr.Num(v)
+		}
+		return expr.Num(s.Default)
+	case expr.FnOverridden:
+		_, ok := c.t.overrides[s.Name]
+		return expr.Bool(ok)
+	case expr.FnAbsent:
+		return c.absent(s.Window)
+	default:
+		return c.windowed(id, s)
+	}
+}
+
+// absent says whether the target was silent for long enough. While a collector
+// has only just begun, silence means nothing yet: there is no value.
+func (c *cache) absent(window int64) expr.Value {
+	needed := absence(c.t, window)
+	silent := c.now - c.t.seen()
+	switch {
+	case silent < needed:
+		return expr.Bool(false)
+	case c.now-c.partition.collectorStarted < needed && c.partition.collectorStarted != never:
+		return expr.Value{}
+	default:
+		return expr.Bool(true)
+	}
+}
+
+func (c *cache) windowed(id int, s *expr.Slot) expr.Value {
+	at := c.group.series[id]
+	list := c.t.series
+	if at.failures {
+		if c.cat == nil {
+			return expr.Value{}
+		}
+		list = c.cat.series
+	}
+	if at.index < 0 || at.index >= len(list) {
+		return expr.Value{}
+	}
+	series := &list[at.index]
+	switch s.Fn {
+	case expr.FnIncrease:
+		return expr.NumIf(series.Increase(c.now, s.Window))
+	case expr.FnRate:
+		return expr.NumIf(series.Rate(c.now, s.Window))
+	case expr.FnMin:
+		return expr.NumIf(series.Min(c.now, s.Window))
+	case expr.FnMax:
+		return expr.NumIf(series.Max(c.now, s.Window))
+	case expr.FnAvg:
+		return expr.NumIf(series.Avg(c.now, s.Window))
+	case expr.FnLast:
+		return expr.NumIf(series.Last(c.now, s.Window))
+	case expr.FnDelta:
+		return expr.NumIf(series.Delta(c.now, s.Window))
+	case expr.FnCountTrue:
+		return expr.NumIf(series.CountTrue(c.now, s.Window, s.Bucket))
+	}
+	return expr.Value{}
+}
+
+// judge evaluates all rules on a target after a fact about it.
+func (p *Partition) judge(t *target) {
+	if p.program == nil {
+		return
+	}
+	now := p.nowMs()
+	p.judgeGroup(t, p.program.group(t.target.GetKind()), nil, now)
+	if !t.live() {
+		return
+	}
+	// Rules may add and end alerts, never failures.
+	for _, f := range t.failures {
+		p.judgeGroup(t, p.program.on["job"], f, now)
+	}
+}
+
+func (p *Partition) judgeGroup(t *target, g *ruleGroup, cat *failures, now int64) {
+	if len(g.rules) == 0 {
+		return
+	}
+	p.cache.begin(p, g, subject{t: t, cat: cat, now: now})
+	for _, c := range g.rules {
+		if t.live() || c.readsGone {
+			p.advanceRule(t, c, cat, now)
+		}
+	}
+}
+
+// evaluate evaluates one rule on a target at an instant that has come.
+func (p *Partition) evaluate(t *target, c *compiled, cat *failures, at int64) {
+	p.cache.begin(p, c.group, subject{t: t, cat: cat, now: at})
+	p.advanceRule(t, c, cat, at)
+}
+
+// advanceRule takes a rule's alert on a subject one step on. A rule that fails is
+// noted, and its alert is as it was.
+func (p *Partition) advanceRule(t *target, c *compiled, cat *failures, at int64) {
+	category := ""
+	if cat != nil {
+		category = cat.category
+	}
+	a, _ := t.alert(c, category)
+	cond, until, err := p.truths(c, a)
+	if err != nil {
+		p.problem(RuleFailed, c.key, t.token, "%v", err)
+		return
+	}
+	if a == nil {
+		if cond == rule.Yes {
+			p.begin(t, c, cat, at)
+		}
+		return
+	}
+	p.move(a, cond, until, at)
+}
+
+// truths evaluates a rule's conditions; the clear condition only where an
+// alert could end by it.
+func (p *Partition) truths(c *compiled, a *alert) (cond, until rule.Truth, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the rule panics: %v", r)
+		}
+	}()
+	if cond, err = p.truth(c.cond); err != nil || c.until == nil || a == nil || a.state.Phase != rule.Firing {
+		return cond, rule.Unknown, err
+	}
+	until, err = p.truth(c.until)
+	return cond, until, err
+}
+
+func (p *Partition) truth(e *expr.Expr) (rule.Truth, error) {
+	switch result, err := e.Eval(&p.cache); result {
+	case expr.True:
+		return rule.Yes, nil
+	case expr.False:
+		return rule.No, nil
+	case expr.NoValue:
+		return rule.Unknown, nil
+	default:
+		return rule.Unknown, err
+	}
+}

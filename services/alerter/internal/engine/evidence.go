@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
+)
+
+// maxPoints bounds the points of a series that an alert shows.
+const maxPoints = 60
+
+// values returns the values of the parts of an alert's expression, as the
+// cache at hand has them.
+func (p *Partition) values(a *alert) *alertv1.Evidence {
+	e := &alertv1.Evidence{Expression: a.rule.rule.Expr}
+	for _, id := range a.rule.cond.Parts() {
+		v := p.cache.Slot(id)
+		value := &alertv1.Value{Name: a.rule.group.slots[id].Text, Value: v.String()}
+		if v.Kind == expr.Gauge {
+			value.Number = &v.Number
+		}
+		e.Values = append(e.Values, value)
+	}
+	return e
+}
+
+// evidence returns all that an alert was judged on at an instant.
+func (p *Partition) evidence(a *alert, at int64) *alertv1.Evidence {
+	e := p.values(a)
+	var fields []expr.FieldID
+	failed := a.category != ""
+	for _, id := range a.rule.cond.Parts() {
+		s := a.rule.group.slots[id]
+		switch s.Fn {
+		case expr.FnAbsent, expr.FnLabel, expr.FnThreshold, expr.FnOverridden:
+			continue
+		case expr.FnCountTrue:
+			for _, inner := range s.Cond.Parts() {
+				fields = append(fields, a.rule.group.slots[inner].Field)
+			}
+			continue
+		}
+		fields = append(fields, s.Field)
+		failed = failed || s.Field == expr.JobsFailed
+	}
+	for i, f := range fields {
+		if !slices.Contains(fields[:i], f) {
+			if s := p.course(a, f, at); s != nil {
+				e.Series = append(e.Series, s)
+			}
+		}
+	}
+	if failed {
+		e.ErrorGroups = p.errorGroups(a, at)
+	}
+	return e
+}
+
+// course returns the recent course of a field, or nil if none is recorded.
+func (p *Partition) course(a *alert, f expr.FieldID, at int64) *alertv1.Series {
+	name := expr.FieldOf(f).Name
+	recorded, list := p.recordedOf(a.target), a.target.series
+	if sourceOf(f)&factsOfCategory != 0 {
+		recorded, list = p.program.failures, nil
+		if cat := a.target.category(a.category); cat != nil {
+			list = cat.series
+		}
+	}
+	i, found := slices.BinarySearchFunc(recorded, name, compareKey)
+	if !found || i >= len(list) || list[i].Empty() {
+		return nil
+	}
+	s := &alertv1.Series{Field: name}
+	for _, step := range list[i].Points(at, a.rule.window, maxPoints) {
+		s.Points = append(s.Points, p.point(step, at))
+	}
+	return s
+}
+
+// point turns a step into one that people read, in seconds of the world.
+func (p *Partition) point(step window.Step, at int64) *alertv1.Point {
+	ago := float64(at-step.Start) / 1000
+	if p.speed != 1 {
+		ago /= p.speed
+	}
+	point := &alertv1.Point{SecondsAgo: ago}
+	if step.Known {
+		point.Value = &step.Value
+	}
+	return point
+}
+
+// errorGroups returns the failed jobs of an alert's target by category, most
+// first: of its own category only, on rules over jobs.
+func (p *Partition) errorGroups(a *alert, at int64) []*alertv1.ErrorGroup {
+	var groups []*alertv1.ErrorGroup
+	i, found := slices.BinarySearchFunc(p.program.failures, expr.FieldOf(expr.JobFailed).Name, compareKey)
+	for _, f := range a.target.failures {
+		if a.category != "" && f.category != a.category {
+			continue
+		}
+		count := f.total
+		if found && i < len(f.series) {
+			if n, ok := f.series[i].Increase(at, min(a.rule.window, p.program.failures[i].length)); ok {
+				count = int64(n)
+			}
+		}
+		if count == 0 && a.category == "" {
+			continue
+		}
+		groups = append(groups, &alertv1.ErrorGroup{
+			Category: f.category, Count: count, JobIds: slices.Clone(f.jobIDs), Message: f.message, Fingerprint: f.fingerprint,
+		})
+	}
+	slices.SortStableFunc(groups, func(x, y *alertv1.ErrorGroup) int { return cmp.Compare(y.GetCount(), x.GetCount()) })
+	return groups
+}

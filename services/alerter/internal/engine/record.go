@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"time"
+
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
+)
+
+const (
+	// fingerprintsFor is how long a fingerprint of failures counts as known.
+	fingerprintsFor = 48 * time.Hour
+	// maxFingerprints bounds the known fingerprints of a category.
+	maxFingerprints = 64
+	// maxSampleJobs is how many job ids an alert shows of a group of failures.
+	maxSampleJobs = 5
+)
+
+// equip gives a target what the program needs of it: empty series and timers.
+func (p *Partition) equip(t *target) {
+	if p.program != nil && t.live() {
+		t.series = make([]window.Series, len(p.program.recorded[t.target.GetKind()]))
+	}
+	p.watch(t)
+}
+
+// watch sets a target's own timers: those of rules that the passing of time
+// alone may decide, or that of its memory once it is removed.
+func (p *Partition) watch(t *target) {
+	p.strip(t)
+	if !t.live() {
+		t.watches = append(t.watches, newTimer(t, nil, ""))
+	} else if p.program != nil {
+		for _, c := range p.program.group(t.target.GetKind()).rules {
+			if len(c.absences) > 0 {
+				t.watches = append(t.watches, newTimer(t, c, ""))
+			}
+		}
+	}
+	for _, w := range t.watches {
+		p.schedule(w, p.nowMs())
+	}
+}
+
+// strip takes a target's own timers away.
+func (p *Partition) strip(t *target) {
+	for _, w := range t.watches {
+		w.done = true
+		p.schedule(w, p.nowMs())
+	}
+	t.watches = nil
+}
+
+// record notes in a target's series what the facts of some sources say now.
+func (p *Partition) record(t *target, sources facts) {
+	now := p.nowMs()
+	for i, r := range p.recordedOf(t) {
+		switch {
+		case r.source&sources == 0 && r.source != 0:
+		case r.cond == nil && r.field == expr.TrackedLost && !t.series[i].Empty():
+			// Lost jobs are added when they are lost, at their own instants.
+			t.series[i].Prune(now - r.length)
+		default:
+			p.put(t, &t.series[i], r, subject{t: t, now: now}, now)
+		}
+	}
+	if sources&(factsOfSample|factsOfSpec) != 0 {
+		for _, f := range t.failures {
+			p.recordFailures(t, f, now)
+		}
+	}
+}
+
+// recordedOf lists what is recorded of a target.
+func (p *Partition) recordedOf(t *target) []recorded {
+	if p.program == nil || !t.live() {
+		return nil
+	}
+	return p.program.recorded[t.target.GetKind()]
+}
+
+// failuresRecorded lists what is recorded of a category of failures.
+func (p *Program) failuresRecorded() []recorded {
+	if p == nil {
+		return nil
+	}
+	return p.failures
+}
+
+// recordCounters notes what a late sample says of counters.
+func (p *Partition) recordCounters(t *target) {
+	now := p.nowMs()
+	for i, r := range p.recordedOf(t) {
+		if r.cond == nil && r.source == factsOfSample && expr.FieldOf(r.field).Kind == expr.Counter {
+			if c := t.counter(r.field); c != nil {
+				p.bounded(t, r, t.series[i].Set(now, c.total, t.holds()))
+			}
+		}
+	}
+}
+
+// put notes what one recorded course is now, and forgets what no window needs.
+func (p *Partition) put(t *target, s *window.Series, r recorded, about subject, now int64) {
+	value, known := 0.0, false
+	if r.cond == nil {
+		value, known = about.number(r.field)
+	} else {
+		p.cache.begin(p, r.group, about)
+		switch result, _ := r.cond.Eval(&p.cache); result {
+		case expr.True:
+			value, known = 1, true
+		case expr.False:
+			known = true
+		}
+	}
+	if known {
+		p.bounded(t, r, s.Set(now, value, about.until(r.source)))
+	} else {
+		p.bounded(t, r, s.SetUnknown(now))
+	}
+	s.Prune(now - r.length)
+}
+
+// bounded notes that a series had too many points.
+func (p *Partition) bounded(t *target, r recorded, dropped int) {
+	if dropped > 0 {
+		p.problem(TooManyPoints, "", t.token, "%s changes too often for a window of %s", r.key, time.Duration(r.length)*time.Millisecond)
+	}
+}
+
+// recordFailures notes the conditions that are recorded of a category. The
+// course of the failures themselves is added to when they happen.
+func (p *Partition) recordFailures(t *target, f *failures, now int64) {
+	for i, r := range p.program.failuresRecorded() {
+		s := &f.series[i]
+		if r.cond != nil {
+			p.put(t, s, r, subject{t: t, cat: f, now: now}, now)
+		}
+		s.Prune(now - r.length)
+	}
+}
+
+// jobRegistered takes in that a job is to be followed.
+func (p *Partition) jobRegistered(t *target, f *eventv1.JobRegistered, at int64) {
+	p.follow(t)
+	if t.jobs.register(f.GetJobId(), at) {
+		p.jobsChanged(t)
+	}
+}
+
+// jobMoved takes in that a job entered a state.
+func (p *Partition) jobMoved(t *target, f *eventv1.JobTransitioned, at int64) {
+	p.follow(t)
+	from, moved := t.jobs.move(f.GetJobId(), f.GetAttempt(), f.GetState(), at)
+	if !moved {
+		return
+	}
+	if f.DelayMs != nil && rank(from) < rank(eventv1.JobState_JOB_STATE_IN_PROGRESS) && rank(f.GetState()) >= rank(eventv1.JobState_JOB_STATE_IN_PROGRESS) {
+		t.jobs.waited(p.nowMs(), f.GetDelayMs())
+	}
+	switch f.GetState() {
+	case eventv1.JobState_JOB_STATE_LOST:
+		p.jobLost(t, at)
+	case eventv1.JobState_JOB_STATE_FAILED, eventv1.JobState_JOB_STATE_TIMED_OUT:
+		p.jobFailed(t, f, at)
+	}
+	p.jobsChanged(t)
+}
+
+// follow makes a target one whose jobs are followed.
+func (p *Partition) follow(t *target) {
+	if t.jobs == nil {
+		t.jobs = newJobTable()
+	}
+	t.tracked = true
+}
+
+// jobsChanged notes what followed jobs are now and judges the endpoint.
+func (p *Partition) jobsChanged(t *target) {
+	p.record(t, factsOfJobs)
+	p.tidy(t)
+	p.touchJobs(t)
+	p.judge(t)
+}
+
+// jobLost counts a job that RunPod forgot.
+func (p *Partition) jobLost(t *target, at int64) {
+	c := t.counter(expr.TrackedLost)
+	if c == nil {
+		t.counters = append(t.counters, counter{field: expr.TrackedLost})
+		c = t.counter(expr.TrackedLost)
+	}
+	c.total++
+	for i, r := range p.recordedOf(t) {
+		if r.field == expr.TrackedLost && r.cond == nil {
+			p.addAt(t, &t.series[i], r, at)
+		}
+	}
+}
+
+// jobFailed counts a failed job in its category.
+func (p *Partition) jobFailed(t *target, m *eventv1.JobTransitioned, at int64) {
+	f := t.failuresOf(categoryName(m), p.program)
+	f.total++
+	f.last = p.nowMs()
+	f.jobIDs = append([]string{m.GetJobId()}, f.jobIDs[:min(len(f.jobIDs), maxSampleJobs-1)]...)
+	if text := m.GetError().GetMessage(); text != "" {
+		f.message = text
+	}
+	if print := m.GetError().GetFingerprint(); print != "" {
+		f.fingerprint = print
+		f.meet(print, p.nowMs())
+	}
+	for i, r := range p.program.failuresRecorded() {
+		if r.cond == nil {
+			p.addAt(t, &f.series[i], r, at)
+		}
+	}
+	p.recordFailures(t, f, p.nowMs())
+}
+
+// addAt raises the course of a counter of our own from the instant of a fact
+// on. It was 0 when the target was first seen.
+func (p *Partition) addAt(t *target, s *window.Series, r recorded, at int64) {
+	if s.Empty() {
+		s.Set(min(t.firstSeen, at)-1, 0, window.Forever)
+	}
+	p.bounded(t, r, s.AddAt(at, 1))
+}
+
+// categoryName is the short name of a failure's category. A time limit without
+// an error is one of its own kind.
+func categoryName(m *eventv1.JobTransitioned) string {
+	switch m.GetError().GetCategory() {
+	case eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_VALIDATION:
+		return "validation"
+	case eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_TIMEOUT:
+		return "timeout"
+	case eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_OOM:
+		return "oom"
+	case eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_CRASH:
+		return "crash"
+	case eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_HANDLER:
+		return "handler"
+	}
+	if m.GetState() == eventv1.JobState_JOB_STATE_TIMED_OUT {
+		return "timeout"
+	}
+	return "unknown"
+}
+
+// meet notes that a fingerprint was met, and whether it was unknown.
+func (f *failures) meet(fingerprint string, now int64) {
+	kept, known := f.seen[:0], false
+	for _, s := range f.seen {
+		switch {
+		case s.fingerprint == fingerprint:
+			known = now-s.at <= fingerprintsFor.Milliseconds()
+		case now-s.at <= fingerprintsFor.Milliseconds():
+			kept = append(kept, s)
+		}
+	}
+	if !known {
+		f.novel = now
+	}
+	f.seen = append(kept, seen{fingerprint, now})
+	if over := len(f.seen) - maxFingerprints; over > 0 {
+		f.seen = append(f.seen[:0], f.seen[over:]...)
+	}
+}
+
+// tidy forgets jobs and failures that are too old to matter.
+func (p *Partition) tidy(t *target) {
+	if t.jobs != nil {
+		before := len(t.jobs.byID)
+		if over := t.jobs.prune(p.nowMs()); over > 0 {
+			p.problem(TooManyJobs, "", t.token, "%d jobs were forgotten", over)
+		}
+		if len(t.jobs.byID) != before {
+			p.touchJobs(t)
+		}
+	}
+	kept := t.failures[:0]
+	for _, f := range t.failures {
+		if p.nowMs()-f.last <= fingerprintsFor.Milliseconds() || t.hasAlertOn(f.category) {
+			kept = append(kept, f)
+		}
+	}
+	clear(t.failures[len(kept):])
+	t.failures = kept
+}
+
+// hasAlertOn says that an alert is about a category.
+func (t *target) hasAlertOn(category string) bool {
+	for _, a := range t.alerts {
+		if a.category == category {
+			return true
+		}
+	}
+	return false
+}
