@@ -140,6 +140,7 @@ func Run(ctx context.Context, opts Options) error {
 		}
 		jobWorkers := max(cfg.MaxConcurrent/jobShare, 1)
 		known := past.inventory.Len() > 0
+		skew := newSkew(conn, account)
 		var jobs *job.Follower
 		targets := poll.NewAccount(poll.Options{
 			Account: account, API: client, Clock: clock, Publish: publish,
@@ -150,7 +151,7 @@ func Run(ctx context.Context, opts Options) error {
 			},
 			Health: cfg.HealthInterval, Pods: cfg.PodsInterval, Inventory: cfg.InventoryInterval,
 			MaxBackoff: cfg.MaxBackoff, Workers: max(cfg.MaxConcurrent-jobWorkers, 1),
-			Jitter: rand.Float64, Metrics: polls, Log: log,
+			Jitter: rand.Float64, Skew: skew.known, Metrics: polls, Log: log,
 		}, past.inventory)
 		jobs = job.NewFollower(job.FollowerOptions{
 			Account: account, Status: client.JobStatus, Clock: clock, Publish: publish,
@@ -181,6 +182,7 @@ func Run(ctx context.Context, opts Options) error {
 		work.Go(func() error { targets.Run(working); return nil })
 		work.Go(func() error { jobs.Run(working); return nil })
 		work.Go(func() error { return keepOldest(working, meta, account, jobs.Oldest, log) })
+		work.Go(func() error { skew.run(working); return nil })
 		work.Go(func() error { defer stop(); return ingest.Serve(working, listeners.ingest, open, log) })
 		work.Go(func() error { defer stop(); return server.Serve(working, listeners.grpc) })
 		close(started)

@@ -249,8 +249,12 @@ func (f *Follower) schedule(key Key) {
 func (f *Follower) next(key Key) (time.Time, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before, _ := f.tracker.Len()
 	at, open := f.tracker.Next(key, time.Now())
 	if !open {
+		if after, _ := f.tracker.Len(); after < before {
+			f.opts.Metrics.dropped.WithLabelValues("too_old").Inc()
+		}
 		delete(f.failures, key)
 		f.count()
 		return time.Time{}, false

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/services/collector/internal/inventory"
 	"github.com/tocsin-dev/tocsin/services/collector/runpod"
@@ -53,6 +55,9 @@ type Options struct {
 	Workers int
 	// Jitter returns numbers in [0, 1).
 	Jitter func() float64
+	// Skew returns the machine's clock minus that of the bus, and false while it
+	// is not known.
+	Skew func() (time.Duration, bool)
 	// Metrics count the polls.
 	Metrics *Metrics
 	// Log receives a line when a list fails or works again and when targets come
@@ -159,7 +164,11 @@ func (a *Account) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		a.opts.Publish(a.round.End(a.opts.Account, slot, a.opts.Health, a.census()), time.Now())
+		e := a.round.End(a.opts.Account, slot, a.opts.Health, a.census())
+		if skew, known := a.opts.Skew(); known {
+			e.GetAccountPolled().ClockSkew = durationpb.New(skew)
+		}
+		a.opts.Publish(e, time.Now())
 	}
 }
 

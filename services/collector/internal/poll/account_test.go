@@ -126,6 +126,7 @@ func watch(t *testing.T, n int) *world {
 		Changed: func(inventory.Target) {}, Removed: func(inventory.Key) {},
 		Health: 15 * time.Second, Pods: 30 * time.Second, Inventory: time.Minute, MaxBackoff: 5 * time.Minute,
 		Workers: 8, Jitter: func() float64 { return 0.5 },
+		Skew:    func() (time.Duration, bool) { return -3 * time.Second, true },
 		Metrics: poll.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 	}, inventory.New("default"))
 	w.account.First(t.Context())
@@ -192,7 +193,8 @@ func TestAQuietMinute(t *testing.T) {
 				slots[e.GetTarget().GetId()] = h.GetPollSlotMs()
 			}
 		}
-		if got := last(t, events); got.GetTargets() != 5 || got.GetOk() < 4 || got.GetFailed() != 0 {
+		if got := last(t, events); got.GetTargets() != 5 || got.GetOk() < 4 || got.GetFailed() != 0 ||
+			got.GetClockSkew().AsDuration() != -3*time.Second {
 			t.Errorf("heartbeat is %v", got)
 		}
 		if n := w.calls("endpoints"); n != 12 { // one at the start and one a minute

@@ -42,10 +42,14 @@ func NextSlot(now time.Time, key string, interval time.Duration) time.Time {
 	return now.Add((phase-since+interval-1)%interval + 1)
 }
 
+// longestWish bounds how long RunPod's Retry-After, or a spent quota, can silence
+// a target. A poll that the quota holds back costs RunPod nothing.
+const longestWish = 15 * time.Minute
+
 // Backoff returns how long after its failure a target that failed that many
 // times in a row is polled again: its interval, doubled each time, at most
-// longest, shortened by up to a quarter by jitter in [0, 1), and never before
-// retryAfter.
+// longest, shortened by up to a quarter by jitter in [0, 1), and not before
+// retryAfter, of which at most 15 minutes count.
 func Backoff(interval, longest time.Duration, failures int, retryAfter time.Duration, jitter float64) time.Duration {
 	delay := interval
 	for i := 1; i < failures && delay < longest; i++ {
@@ -53,5 +57,5 @@ func Backoff(interval, longest time.Duration, failures int, retryAfter time.Dura
 	}
 	delay = max(min(delay, longest), interval)
 	delay -= time.Duration(float64(delay) / 4 * jitter)
-	return max(delay, retryAfter)
+	return max(delay, min(retryAfter, longestWish))
 }

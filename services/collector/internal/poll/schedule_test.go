@@ -67,6 +67,7 @@ func TestBackoff(t *testing.T) {
 		"the thousandth does not pass it":           {failures: 1000, want: longest},
 		"jitter takes up to a quarter":              {failures: 6, jitter: 0.8, want: 4 * time.Minute},
 		"RunPod's wish goes before":                 {failures: 2, retryAfter: 10 * time.Minute, want: 10 * time.Minute},
+		"a wish of a day is not granted":            {failures: 2, retryAfter: 24 * time.Hour, want: 15 * time.Minute},
 		"a short wish changes nothing":              {failures: 6, retryAfter: time.Second, want: longest},
 	} {
 		if got := poll.Backoff(interval, longest, test.failures, test.retryAfter, test.jitter); got != test.want {

@@ -1,0 +1,237 @@
+package job_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/internal/fault"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/inventory"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/job"
+	"github.com/tocsin-dev/tocsin/services/collector/internal/poll"
+	"github.com/tocsin-dev/tocsin/services/collector/runpod"
+)
+
+// world is a follower in a bubble, between a RunPod and a log in memory.
+type world struct {
+	*job.Follower
+
+	mu     sync.Mutex
+	jobs   map[string]runpod.Job // guarded by mu
+	err    error                 // guarded by mu: what RunPod answers
+	away   error                 // guarded by mu: what the log answers
+	asked  map[string]int        // guarded by mu
+	events []*eventv1.Event      // guarded by mu
+}
+
+func follow(t *testing.T) *world {
+	t.Helper()
+	w := &world{jobs: map[string]runpod.Job{}, asked: map[string]int{}}
+	bounds := job.Options{MaxOpen: 5, Fast: 2 * time.Second, Slow: 15 * time.Second}
+	registry := prometheus.NewRegistry()
+	w.Follower = job.NewFollower(job.FollowerOptions{
+		Account: "default", Clock: poll.NewClock(time.Now(), time.Time{}),
+		Status: func(_ context.Context, _, id string) (runpod.Job, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.asked[id]++
+			j, ok := w.jobs[id]
+			switch {
+			case w.err != nil:
+				return runpod.Job{}, w.err
+			case !ok:
+				return runpod.Job{}, &runpod.Error{Kind: runpod.NotFound, Status: 404}
+			}
+			return j, nil
+		},
+		Publish: func(e *eventv1.Event, _ time.Time) bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.events = append(w.events, e)
+			return true
+		},
+		Store: func(context.Context, *eventv1.Event) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.away
+		},
+		Target: func(k inventory.Key) (inventory.Target, bool) {
+			return inventory.Target{Key: k, Name: "name"}, k.ID == "ep"
+		},
+		Healthy: func(string) bool { return true }, Round: &poll.Round{},
+		Bounds: bounds, MaxBackoff: 5 * time.Minute, FailureEvery: 15 * time.Second, Workers: 4,
+		Jitter: func() float64 { return 0 }, Polls: poll.NewMetrics(registry), Metrics: job.NewMetrics(registry),
+		Log: slog.New(slog.DiscardHandler),
+	}, job.NewTracker(bounds))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { w.Run(ctx); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return w
+}
+
+func (w *world) set(change func(*world)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(w)
+}
+
+// pass lets time pass and returns the events of it.
+func (w *world) pass(d time.Duration) []*eventv1.Event {
+	w.mu.Lock()
+	from := len(w.events)
+	w.mu.Unlock()
+	time.Sleep(d)
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.events[from:len(w.events):len(w.events)]
+}
+
+func (w *world) polls(id string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.asked[id]
+}
+
+func TestAJobIsPolledFastThenSlowThenNotAtAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := follow(t)
+		w.set(func(w *world) { w.jobs["j"] = runpod.Job{ID: "j", Status: runpod.JobInProgress} })
+		if n, already, err := w.Register(t.Context(), "ep", []string{"j", "j"}); n != 1 || already != 1 || err != nil {
+			t.Fatalf("registered %d, %d already, %v", n, already, err)
+		}
+		w.pass(time.Minute)
+		if n := w.polls("j"); n < 29 || n > 30 {
+			t.Errorf("%d polls in the first minute, want 30", n)
+		}
+		w.pass(10 * time.Minute)
+		if n := w.polls("j"); n < 68 || n > 71 {
+			t.Errorf("%d polls in eleven minutes, want 30 and 40", n)
+		}
+		w.set(func(w *world) { w.jobs["j"] = runpod.Job{ID: "j", Status: runpod.JobCompleted} })
+		w.pass(15 * time.Second)
+		n := w.polls("j")
+		w.pass(time.Hour)
+		if again := w.polls("j"); again != n {
+			t.Errorf("an ended job was polled %d times more", again-n)
+		}
+		if _, ok := w.Oldest(); ok {
+			t.Error("an ended job counts as open")
+		}
+	})
+}
+
+func TestFailuresOfManyJobsAreToldOnceAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := follow(t)
+		w.set(func(w *world) { w.err = &runpod.Error{Op: "read job", Kind: runpod.Server, Status: 500} })
+		if _, _, err := w.Register(t.Context(), "ep", []string{"a", "b", "c", "d", "e"}); err != nil {
+			t.Fatal(err)
+		}
+		events := w.pass(10 * time.Minute)
+		if len(events) == 0 || len(events) > 40 {
+			t.Errorf("%d failures in ten minutes, want at most 40", len(events))
+		}
+		for _, e := range events {
+			if f := e.GetPollFailed(); f.GetKind() != eventv1.PollKind_POLL_KIND_JOB || e.GetTarget().GetId() != "ep" {
+				t.Errorf("told %v", e)
+			}
+		}
+		before := w.polls("a")
+		w.pass(time.Hour)
+		if n := w.polls("a") - before; n < 11 || n > 13 {
+			t.Errorf("%d polls in an hour of failures, want 12", n)
+		}
+		w.set(func(w *world) { w.err = nil })
+		lost := 0
+		for _, e := range w.pass(6 * time.Minute) {
+			if e.GetJobTransitioned().GetState() == eventv1.JobState_JOB_STATE_LOST {
+				lost++
+			}
+		}
+		if lost != 5 {
+			t.Errorf("%d of 5 forgotten jobs are lost", lost)
+		}
+	})
+}
+
+func TestARegistrationIsAllOrNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := follow(t)
+		if _, _, err := w.Register(t.Context(), "nope", []string{"a"}); !errors.Is(err, fault.NotFound) {
+			t.Errorf("an unknown endpoint is %v", err)
+		}
+		if _, _, err := w.Register(t.Context(), "ep", []string{"1", "2", "3", "4", "5", "6"}); !errors.Is(err, fault.Exhausted) {
+			t.Errorf("six of five are %v", err)
+		}
+		w.set(func(w *world) { w.away = errors.New("away") })
+		if _, _, err := w.Register(t.Context(), "ep", []string{"1", "2"}); !errors.Is(err, fault.Unavailable) {
+			t.Errorf("a log that is away is %v", err)
+		}
+		w.pass(time.Minute)
+		if n := w.polls("1"); n != 0 {
+			t.Errorf("a job that was not registered was polled %d times", n)
+		}
+		w.set(func(w *world) { w.away = nil })
+		if n, _, err := w.Register(t.Context(), "ep", []string{"1", "2", "3", "4", "5"}); n != 5 || err != nil {
+			t.Errorf("after that %d were registered, %v", n, err)
+		}
+	})
+}
+
+func TestWebhooksOfUnregisteredJobsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := follow(t)
+		for i := range 3 {
+			if err := w.Webhook("ep", runpod.Job{ID: fmt.Sprint(i), Status: runpod.JobCompleted}); err != nil {
+				t.Error(err)
+			}
+		}
+		w.pass(time.Minute)
+		w.mu.Lock()
+		events := w.events
+		w.mu.Unlock()
+		if len(events) != 3 || events[0].GetSource() != eventv1.Source_SOURCE_WEBHOOK ||
+			events[0].GetId() != event.JobFactID("default-endpoint-ep", "0", 1, eventv1.JobState_JOB_STATE_COMPLETED) {
+			t.Errorf("told %v", events)
+		}
+		if err := w.Webhook("ep", runpod.Job{Status: runpod.JobCompleted}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("a webhook without a job is %v", err)
+		}
+		w.Drop("ep")
+	})
+}
+
+func TestFactOf(t *testing.T) {
+	delay, exec, retries := 40*time.Millisecond, 1500*time.Millisecond, int64(1)<<40
+	fact := job.FactOf(runpod.Job{
+		ID: "j", Status: runpod.JobTimedOut, DelayTime: &delay, ExecutionTime: &exec, WorkerID: "w", Retries: &retries,
+		Failure: &runpod.Failure{Category: runpod.TimedOut, Type: "T", Message: "bearer abc.def-ghi", Frame: "h.py:3 in run"},
+	})
+	if fact.GetDelayMs() != 40 || fact.GetExecutionMs() != 1500 || fact.GetRetries() != 1<<31-1 || fact.GetState() != eventv1.JobState_JOB_STATE_TIMED_OUT {
+		t.Errorf("fact is %v", fact)
+	}
+	if e := fact.GetError(); e.GetCategory() != eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_TIMEOUT || e.GetFingerprint() == "" || e.GetMessage() == "bearer abc.def-ghi" {
+		t.Errorf("error is %v", e)
+	}
+	bare := job.FactOf(runpod.Job{ID: "j", Status: runpod.JobInQueue})
+	if bare.DelayMs != nil || bare.ExecutionMs != nil || bare.Retries != nil || bare.GetError() != nil {
+		t.Errorf("what was absent is there: %v", bare)
+	}
+	for _, s := range []runpod.JobStatus{runpod.JobInQueue, runpod.JobInProgress, runpod.JobCompleted, runpod.JobFailed, runpod.JobCancelled, runpod.JobTimedOut} {
+		if diff := cmp.Diff("JOB_STATE_"+string(s), job.FactOf(runpod.Job{Status: s}).GetState().String()); diff != "" {
+			t.Errorf("state (-want +got):\n%s", diff)
+		}
+	}
+}
