@@ -23,42 +23,57 @@ type Template struct {
 }
 
 // TemplateData is what a template can use: {{ $labels.team }}, {{ $value }},
-// {{ .Name }}, {{ .Message }} and {{ .Values "jobs.in_queue" }}.
+// {{ .Name }}, {{ .Message }} and {{ .Value "jobs.in_queue" }}.
 type TemplateData struct {
 	// Labels of the alert.
 	Labels map[string]string
 	// Name is the target's name now.
 	Name string
-	// Value is the first number among the parts of the expression, or NoValue.
-	Value any
+	// First is the first number among the parts of the expression, or NoValue.
+	First any
 	// Message is the newest error message on rules over jobs.
 	Message string
 	// Parts are the values of the parts of the expression, as the rule writes
-	// them. A template that asks for another part fails, unless Parts is nil.
+	// them. A template that asks for anything else fails, unless Parts is nil.
 	Parts map[string]any
+	// Field finds the value of a field of the target that is no part of the
+	// expression. Nil finds none.
+	Field func(name string) (any, bool)
 }
 
-// Values returns the value of a part of the expression: a number, a text, a
-// truth value or NoValue.
-func (d TemplateData) Values(part string) (any, error) {
-	if d.Parts == nil {
+// Value returns the value of a part of the expression or of a field: a number,
+// a text, a truth value or NoValue. Without an argument it is First.
+func (d TemplateData) Value(part ...string) (any, error) {
+	switch {
+	case len(part) > 1:
+		return nil, errors.New("Value takes one part of the expression or one field")
+	case len(part) == 0:
+		return d.First, nil
+	case d.Parts == nil:
 		return 0.0, nil
 	}
-	v, ok := d.Parts[part]
-	if !ok {
-		return nil, fmt.Errorf("the expression has no part %q; it has %s", part, strings.Join(sortedKeys(d.Parts), ", "))
+	if v, ok := d.Parts[part[0]]; ok {
+		return v, nil
 	}
-	return v, nil
+	if d.Field != nil {
+		if v, ok := d.Field(part[0]); ok {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("%q is neither a field nor a part of the expression, which has %s", part[0], strings.Join(sortedKeys(d.Parts), ", "))
 }
+
+// Values is Value of one part, for those who read it as a table of values.
+func (d TemplateData) Values(part string) (any, error) { return d.Value(part) }
 
 // sampleData stands in for an alert when a template is tried.
 func sampleData() TemplateData {
-	return TemplateData{Labels: map[string]string{}, Name: "name", Value: 0.0, Message: "message"}
+	return TemplateData{Labels: map[string]string{}, Name: "name", First: 0.0, Message: "message"}
 }
 
 // prelude gives templates the variables that Prometheus's have. It stays on
 // the line of the text, so that lines count right.
-const prelude = `{{ $labels := .Labels }}{{ $value := .Value }}`
+const prelude = `{{ $labels := .Labels }}{{ $value := .First }}`
 
 // functions are what templates can call beside the built-in ones.
 var functions = template.FuncMap{

@@ -20,9 +20,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tocsin-dev/tocsin/internal/event"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
-	"github.com/tocsin-dev/tocsin/internal/event"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )

@@ -12,6 +12,7 @@ import (
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
@@ -185,17 +186,22 @@ func fingerprintOf(labels map[string]string) string {
 // explain gives an alert its evidence and its texts.
 func (p *Partition) explain(a *alert, at int64) {
 	a.told.Evidence = p.evidence(a, at)
-	a.told.Annotations = p.annotations(a)
+	a.told.Annotations = p.annotations(a, at)
 	a.told.Target = proto.CloneOf(a.target.target)
 }
 
 // annotations renders the texts of an alert.
-func (p *Partition) annotations(a *alert) map[string]string {
+func (p *Partition) annotations(a *alert, at int64) map[string]string {
+	about := subject{t: a.target, cat: a.target.category(a.category), now: at}
 	data := rulefile.TemplateData{
-		Labels: a.told.GetLabels(), Name: a.target.target.GetName(), Value: rulefile.NoValue, Parts: map[string]any{},
+		Labels: a.told.GetLabels(), Name: a.target.target.GetName(), First: rulefile.NoValue, Parts: map[string]any{},
+		Field: func(name string) (any, bool) {
+			id, ok := expr.FieldByName(name)
+			return about.field(id).Any(), ok && slices.Contains(expr.FieldOf(id).On, a.rule.group.on)
+		},
 	}
-	if f := a.target.category(a.category); f != nil {
-		data.Message = f.message
+	if about.cat != nil {
+		data.Message = about.cat.message
 	}
 	if data.Name == "" {
 		data.Name = a.target.target.GetId()
@@ -204,8 +210,8 @@ func (p *Partition) annotations(a *alert) map[string]string {
 		data.Parts[v.GetName()] = v.GetValue()
 		if v.Number != nil {
 			data.Parts[v.GetName()] = v.GetNumber()
-			if data.Value == rulefile.NoValue {
-				data.Value = v.GetNumber()
+			if data.First == rulefile.NoValue {
+				data.First = v.GetNumber()
 			}
 		}
 	}

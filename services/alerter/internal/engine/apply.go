@@ -5,8 +5,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/internal/event"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 )
 

@@ -190,7 +190,7 @@ func (c *compiled) templates(slots []expr.Slot) []*rulefile.Mistake {
 	for _, name := range sortedKeys(c.rule.Annotations) {
 		t, err := rulefile.ParseTemplate(name, c.rule.Annotations[name])
 		if err == nil {
-			_, err = t.Render(rulefile.TemplateData{Labels: map[string]string{}, Value: 0.0, Parts: parts})
+			_, err = t.Render(rulefile.TemplateData{Labels: map[string]string{}, First: 0.0, Parts: parts, Field: c.hasField})
 		}
 		if err != nil {
 			text := fmt.Sprintf("the template `%s` of %s is wrong: %v", name, c.rule.Alert, err)
@@ -199,6 +199,12 @@ func (c *compiled) templates(slots []expr.Slot) []*rulefile.Mistake {
 		c.annotations = append(c.annotations, annotation{name, t})
 	}
 	return mistakes
+}
+
+// hasField gives every field that the rule's kind of target has a value.
+func (c *compiled) hasField(name string) (any, bool) {
+	id, ok := expr.FieldByName(name)
+	return 0.0, ok && slices.Contains(expr.FieldOf(id).On, c.group.on)
 }
 
 // plan decides what is recorded of each kind of target, and for how long.

@@ -77,7 +77,7 @@ func (t *target) status(alerts []string) *queryv1.TargetStatus {
 	}
 	about := subject{t: t, now: t.sampled, latest: true}
 	for _, f := range expr.Fields(onOf(t.target.GetKind())) {
-		if source := sourceOf(f.ID); source == factsOfJobs && f.ID != expr.TrackedLost || source == factsOfCategory {
+		if source := sourceOf(f.ID); source == factsOfJobs && !ownCounter(f.ID) || source == factsOfCategory {
 			continue // stored elsewhere, or about a part of the target
 		}
 		v := about.field(f.ID)

@@ -58,8 +58,8 @@ func (p *Partition) record(t *target, sources facts) {
 	for i, r := range p.recordedOf(t) {
 		switch {
 		case r.source&sources == 0 && r.source != 0:
-		case r.cond == nil && r.field == expr.TrackedLost && !t.series[i].Empty():
-			// Lost jobs are added when they are lost, at their own instants.
+		case r.cond == nil && ownCounter(r.field) && !t.series[i].Empty():
+			// What is counted one by one is added when it happens.
 			t.series[i].Prune(now - r.length)
 		default:
 			p.put(t, &t.series[i], r, subject{t: t, now: now}, now)
@@ -161,7 +161,7 @@ func (p *Partition) jobMoved(t *target, f *eventv1.JobTransitioned, at int64) {
 	}
 	switch f.GetState() {
 	case eventv1.JobState_JOB_STATE_LOST:
-		p.jobLost(t, at)
+		p.countOne(t, expr.TrackedLost, at)
 	case eventv1.JobState_JOB_STATE_FAILED, eventv1.JobState_JOB_STATE_TIMED_OUT:
 		p.jobFailed(t, f, at)
 	}
@@ -184,16 +184,16 @@ func (p *Partition) jobsChanged(t *target) {
 	p.judge(t)
 }
 
-// jobLost counts a job that RunPod forgot.
-func (p *Partition) jobLost(t *target, at int64) {
-	c := t.counter(expr.TrackedLost)
+// countOne counts a fact about a job at its own instant.
+func (p *Partition) countOne(t *target, field expr.FieldID, at int64) {
+	c := t.counter(field)
 	if c == nil {
-		t.counters = append(t.counters, counter{field: expr.TrackedLost})
-		c = t.counter(expr.TrackedLost)
+		t.counters = append(t.counters, counter{field: field})
+		c = t.counter(field)
 	}
 	c.total++
 	for i, r := range p.recordedOf(t) {
-		if r.field == expr.TrackedLost && r.cond == nil {
+		if r.field == field && r.cond == nil {
 			p.addAt(t, &t.series[i], r, at)
 		}
 	}
@@ -201,7 +201,11 @@ func (p *Partition) jobLost(t *target, at int64) {
 
 // jobFailed counts a failed job in its category.
 func (p *Partition) jobFailed(t *target, m *eventv1.JobTransitioned, at int64) {
-	f := t.failuresOf(categoryName(m), p.program)
+	category := categoryName(m)
+	if category == "validation" {
+		p.countOne(t, expr.TrackedInvalid, at)
+	}
+	f := t.failuresOf(category, p.program)
 	f.total++
 	f.last = p.nowMs()
 	f.jobIDs = append([]string{m.GetJobId()}, f.jobIDs[:min(len(f.jobIDs), maxSampleJobs-1)]...)

@@ -32,7 +32,7 @@ func sourceOf(f expr.FieldID) facts {
 	switch f {
 	case expr.WorkersMax, expr.WorkersMin, expr.EndpointType, expr.EndpointExecutionTimeout, expr.EndpointIdleTimeout, expr.GPUExpected:
 		return factsOfSpec
-	case expr.TrackedOldestQueued, expr.TrackedDelayP95, expr.TrackedOverrun, expr.TrackedLost, expr.TrackedOpen:
+	case expr.TrackedOldestQueued, expr.TrackedDelayP95, expr.TrackedOverrun, expr.TrackedLost, expr.TrackedInvalid, expr.TrackedOpen:
 		return factsOfJobs
 	case expr.JobCategory, expr.JobFailed, expr.JobFingerprintNew:
 		return factsOfCategory
@@ -278,12 +278,16 @@ func stateValue(t *target, f expr.FieldID) expr.Value {
 	return expr.Value{}
 }
 
+// ownCounter says that a field counts facts about jobs one by one, each at its
+// own instant, instead of readings of a source's counter.
+func ownCounter(f expr.FieldID) bool { return f == expr.TrackedLost || f == expr.TrackedInvalid }
+
 func (s subject) trackedValue(f expr.FieldID) expr.Value {
 	if !s.t.tracked {
 		return expr.Value{}
 	}
-	if f == expr.TrackedLost {
-		if c := s.t.counter(expr.TrackedLost); c != nil {
+	if ownCounter(f) {
+		if c := s.t.counter(f); c != nil {
 			return expr.Num(c.total)
 		}
 		return expr.Num(0)
