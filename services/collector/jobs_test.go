@@ -27,6 +27,9 @@ const (
 	lost       = eventv1.JobState_JOB_STATE_LOST
 )
 
+// client gives up before a test does.
+var client = &http.Client{Timeout: limit}
+
 // post sends a body and returns status and answer.
 func post(t *testing.T, url, contentType, body string, header ...string) (int, string) {
 	t.Helper()
@@ -38,7 +41,7 @@ func post(t *testing.T, url, contentType, body string, header ...string) (int, s
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatalf("post to %s: %v", url, err)
 	}
@@ -52,7 +55,7 @@ func post(t *testing.T, url, contentType, body string, header ...string) (int, s
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	resp, err := http.Get(url) //nolint:noctx // a test's own server
+	resp, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,8 +297,8 @@ func TestJobsAreRegisteredOverGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	client := ingestv1.NewIngestServiceClient(conn)
-	got, err := client.TrackJob(t.Context(), &ingestv1.TrackJobRequest{EndpointId: "ep1", JobIds: []string{"job1", "job1", "job2"}})
+	jobs := ingestv1.NewIngestServiceClient(conn)
+	got, err := jobs.TrackJob(t.Context(), &ingestv1.TrackJobRequest{EndpointId: "ep1", JobIds: []string{"job1", "job1", "job2"}})
 	if err != nil || got.GetRegistered() != 2 || got.GetAlreadyTracked() != 1 {
 		t.Errorf("TrackJob = %v, %v; want 2 registered and 1 tracked already", got, err)
 	}
@@ -306,7 +309,7 @@ func TestJobsAreRegisteredOverGRPC(t *testing.T) {
 	if found := log.all(enters("job1", inProgress)); len(found) != 0 {
 		t.Errorf("a start that nobody saw was told: %v", found)
 	}
-	_, err = client.TrackJob(t.Context(), &ingestv1.TrackJobRequest{EndpointId: "nope", JobIds: []string{"a"}})
+	_, err = jobs.TrackJob(t.Context(), &ingestv1.TrackJobRequest{EndpointId: "nope", JobIds: []string{"a"}})
 	if status.Code(err) != codes.NotFound {
 		t.Errorf("an unknown endpoint is %v", err)
 	}

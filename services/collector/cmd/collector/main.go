@@ -43,8 +43,8 @@ func run(ctx context.Context, args []string) error {
 		return proc.Usage(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 	}
 	if *version {
-		fmt.Println("collector", proc.ThisBuild())
-		return nil
+		_, err := fmt.Fprintln(os.Stdout, "collector", proc.ThisBuild())
+		return err
 	}
 
 	opts := collector.DefaultOptions()

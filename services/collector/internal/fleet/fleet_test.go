@@ -14,16 +14,14 @@ import (
 	"github.com/tocsin-dev/tocsin/services/collector/internal/fleet"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func endpoint(id string) *eventv1.Target {
 	return &eventv1.Target{Account: "default", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: id, Name: "name of " + id}
 }
 
 func health(id string, completed, queue int64) *eventv1.Event {
 	return &eventv1.Event{Target: endpoint(id), Fact: &eventv1.Event_HealthSampled{HealthSampled: &eventv1.HealthSampled{
-		Jobs:    &eventv1.JobCounts{Completed: &completed, Failed: ptr(int64(0)), InQueue: &queue},
-		Workers: &eventv1.WorkerCounts{Running: ptr(int64(2)), Throttled: ptr(int64(0))},
+		Jobs:    &eventv1.JobCounts{Completed: &completed, Failed: new(int64(0)), InQueue: &queue},
+		Workers: &eventv1.WorkerCounts{Running: new(int64(2)), Throttled: new(int64(0))},
 	}}}
 }
 
@@ -84,8 +82,8 @@ func TestAPodWithoutFiguresHasNoneOfZero(t *testing.T) {
 		}
 	}
 	f.Observe(pod("busy", &eventv1.GpuSampled{
-		Status: "RUNNING", CostPerHour: ptr(2.49),
-		Gpus: []*eventv1.Gpu{{Index: 0, UtilPercent: ptr(0.0)}, {Index: 1}},
+		Status: "RUNNING", CostPerHour: new(2.49),
+		Gpus: []*eventv1.Gpu{{Index: 0, UtilPercent: new(0.0)}, {Index: 1}},
 	}), time.Now())
 	f.Observe(pod("fresh", &eventv1.GpuSampled{Status: "STARTING"}), time.Now())
 	expect(t, r, `
@@ -108,8 +106,8 @@ func TestJobsThatWereFollowed(t *testing.T) {
 	f := fleet.New(r, 10)
 	for _, e := range []*eventv1.Event{
 		end("ep", eventv1.JobState_JOB_STATE_IN_PROGRESS, nil, 0),
-		end("ep", eventv1.JobState_JOB_STATE_COMPLETED, ptr(int64(1500)), 0),
-		end("ep", eventv1.JobState_JOB_STATE_FAILED, ptr(int64(500)), eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_OOM),
+		end("ep", eventv1.JobState_JOB_STATE_COMPLETED, new(int64(1500)), 0),
+		end("ep", eventv1.JobState_JOB_STATE_FAILED, new(int64(500)), eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_OOM),
 		end("ep", eventv1.JobState_JOB_STATE_FAILED, nil, eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_CRASH),
 		end("ep", eventv1.JobState_JOB_STATE_LOST, nil, 0),
 	} {
@@ -145,7 +143,7 @@ func TestSeriesVanish(t *testing.T) {
 		r := prometheus.NewRegistry()
 		f := fleet.New(r, 10)
 		f.Observe(health("ep", 1, 1), time.Now())
-		f.Observe(end("ep", eventv1.JobState_JOB_STATE_FAILED, ptr(int64(1)), eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_OOM), time.Now())
+		f.Observe(end("ep", eventv1.JobState_JOB_STATE_FAILED, new(int64(1)), eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_OOM), time.Now())
 		f.Observe(removed("ep"), time.Now())
 		expect(t, r, "", all...)
 	})
@@ -171,7 +169,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	f := fleet.New(r, 3)
 	for i := range 5 {
 		f.Observe(health(fmt.Sprint("ep", i), 1, 1), time.Now())
-		f.Observe(end(fmt.Sprint("ep", i), eventv1.JobState_JOB_STATE_COMPLETED, ptr(int64(1)), 0), time.Now())
+		f.Observe(end(fmt.Sprint("ep", i), eventv1.JobState_JOB_STATE_COMPLETED, new(int64(1)), 0), time.Now())
 	}
 	if n := testutil.CollectAndCount(r, "runpod_queue_depth"); n != 3 {
 		t.Errorf("%d endpoints have series, want 3", n)

@@ -153,7 +153,7 @@ func (t *Tracker) Observe(key Key, o Observation, now time.Time, accept func(Tra
 		}
 		t.jobs[key] = j
 	}
-	t.settle(j, accepted, now)
+	t.settle(j, accepted)
 	return accepted
 }
 
@@ -174,7 +174,7 @@ func (j *job) next(o Observation) (int32, bool) {
 }
 
 // settle opens or closes a job after an observation that was news.
-func (t *Tracker) settle(j *job, accepted bool, now time.Time) {
+func (t *Tracker) settle(j *job, accepted bool) {
 	switch {
 	case !accepted:
 		if t.open < t.opts.MaxOpen {

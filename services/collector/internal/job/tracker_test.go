@@ -74,32 +74,46 @@ func TestWhatIsToldOfAJob(t *testing.T) {
 				b.poll(s)
 			}
 		}, []string{"j1 1 IN_QUEUE", "j1 1 IN_PROGRESS", "j1 1 COMPLETED"}},
-		"only what was seen": {func(b *bench) { b.poll(queued); b.poll(completed) },
-			[]string{"j1 1 IN_QUEUE", "j1 1 COMPLETED"}},
-		"nothing of a way back": {func(b *bench) { b.poll(running); b.poll(queued); b.poll(completed) },
-			[]string{"j1 1 IN_PROGRESS", "j1 1 COMPLETED"}},
-		"one end of two": {func(b *bench) { b.poll(failed); b.hook(completed); b.poll(cancelled) },
-			[]string{"j1 1 FAILED"}},
-		"a webhook and a poll are one": {func(b *bench) { b.hook(completed); b.poll(completed); b.hook(completed) },
-			[]string{"j1 1 COMPLETED"}},
+		"only what was seen": {
+			func(b *bench) { b.poll(queued); b.poll(completed) },
+			[]string{"j1 1 IN_QUEUE", "j1 1 COMPLETED"},
+		},
+		"nothing of a way back": {
+			func(b *bench) { b.poll(running); b.poll(queued); b.poll(completed) },
+			[]string{"j1 1 IN_PROGRESS", "j1 1 COMPLETED"},
+		},
+		"one end of two": {
+			func(b *bench) { b.poll(failed); b.hook(completed); b.poll(cancelled) },
+			[]string{"j1 1 FAILED"},
+		},
+		"a webhook and a poll are one": {
+			func(b *bench) { b.hook(completed); b.poll(completed); b.hook(completed) },
+			[]string{"j1 1 COMPLETED"},
+		},
 		"a new attempt when it is queued again": {func(b *bench) {
 			b.poll(failed)
 			b.poll(queued)
 			b.poll(running)
 			b.poll(completed)
 		}, []string{"j1 1 FAILED", "j1 2 IN_QUEUE", "j1 2 IN_PROGRESS", "j1 2 COMPLETED"}},
-		"a new attempt whose queue was passed unseen": {func(b *bench) { b.poll(failed); b.poll(running) },
-			[]string{"j1 1 FAILED", "j1 2 IN_PROGRESS"}},
-		"a webhook means the latest attempt": {func(b *bench) { b.poll(failed); b.poll(queued); b.hook(failed) },
-			[]string{"j1 1 FAILED", "j1 2 IN_QUEUE", "j1 2 FAILED"}},
+		"a new attempt whose queue was passed unseen": {
+			func(b *bench) { b.poll(failed); b.poll(running) },
+			[]string{"j1 1 FAILED", "j1 2 IN_PROGRESS"},
+		},
+		"a webhook means the latest attempt": {
+			func(b *bench) { b.poll(failed); b.poll(queued); b.hook(failed) },
+			[]string{"j1 1 FAILED", "j1 2 IN_QUEUE", "j1 2 FAILED"},
+		},
 		"an answer on its way when the webhook came begins nothing": {func(b *bench) {
 			b.poll(running)
 			b.hook(completed)
 			b.stale(queued)
 			b.stale(running)
 		}, []string{"j1 1 IN_PROGRESS", "j1 1 COMPLETED"}},
-		"a webhook that says queued begins nothing": {func(b *bench) { b.hook(completed); b.hook(queued) },
-			[]string{"j1 1 COMPLETED"}},
+		"a webhook that says queued begins nothing": {
+			func(b *bench) { b.hook(completed); b.hook(queued) },
+			[]string{"j1 1 COMPLETED"},
+		},
 		"what found no room is told by the next poll": {func(b *bench) {
 			b.full = true
 			b.poll(queued)

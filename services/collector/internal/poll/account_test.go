@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -161,8 +162,8 @@ func count(events []*eventv1.Event) map[string]int {
 // last returns the last heartbeat.
 func last(t *testing.T, events []*eventv1.Event) *eventv1.AccountPolled {
 	t.Helper()
-	for i := len(events) - 1; i >= 0; i-- {
-		if p := events[i].GetAccountPolled(); p != nil {
+	for _, e := range slices.Backward(events) {
+		if p := e.GetAccountPolled(); p != nil {
 			return p
 		}
 	}
