@@ -1,0 +1,135 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+)
+
+const (
+	// snapshotPrefix begins the name of every snapshot; the rest sorts by age.
+	snapshotPrefix = "snapshot/"
+	// keptSnapshots is how many are kept: if the newest cannot be read, the one
+	// before and a longer replay do.
+	keptSnapshots = 2
+	// maxSnapshot bounds what is unpacked, in bytes: 100,000 alerts of 2 KiB are
+	// 200 MiB.
+	maxSnapshot = 1 << 30
+)
+
+// Snapshots keeps snapshots in an object store.
+type Snapshots struct {
+	objects *bus.Objects
+	log     *slog.Logger
+	newest  string // name of the last one written or read
+}
+
+// OpenSnapshots opens the object store of that name.
+func OpenSnapshots(ctx context.Context, conn *bus.Conn, bucket string, log *slog.Logger) (*Snapshots, error) {
+	objects, err := conn.Objects(ctx, bucket)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	return &Snapshots{objects: objects, log: log}, nil
+}
+
+// Load returns the newest snapshot that can be read, or nil when there is none.
+func (s *Snapshots) Load(ctx context.Context) (*deliveryv1.Snapshot, error) {
+	names, err := s.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		s.newest = max(s.newest, name)
+		data, ok, err := s.objects.Get(ctx, name)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("load snapshot: %w", context.Cause(ctx))
+		}
+		if err == nil && ok {
+			snapshot, decodeErr := decode(data)
+			if err = decodeErr; err == nil {
+				return snapshot, nil
+			}
+		}
+		s.log.ErrorContext(ctx, "a snapshot cannot be read; trying an older one", "name", name, "err", err)
+	}
+	return nil, nil
+}
+
+// names returns the names of all snapshots, newest first.
+func (s *Snapshots) names(ctx context.Context) ([]string, error) {
+	names, err := s.objects.List(ctx, snapshotPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	slices.Sort(names)
+	slices.Reverse(names)
+	return names, nil
+}
+
+// Save stores a snapshot and removes all but the newest two. It returns its
+// size in bytes.
+func (s *Snapshots) Save(ctx context.Context, snapshot *deliveryv1.Snapshot) (int, error) {
+	data, err := encode(snapshot)
+	if err != nil {
+		return 0, err
+	}
+	name := nameOf(time.Now())
+	if name <= s.newest { // the clock went back
+		name = s.newest + "+"
+	}
+	if err := s.objects.Put(ctx, name, data); err != nil {
+		return 0, fmt.Errorf("save snapshot: %w", err)
+	}
+	s.newest = name
+	names, err := s.names(ctx)
+	if err != nil {
+		return len(data), err
+	}
+	for _, old := range names[min(keptSnapshots, len(names)):] {
+		if err := s.objects.Delete(ctx, old); err != nil {
+			return len(data), fmt.Errorf("remove old snapshot: %w", err)
+		}
+	}
+	return len(data), nil
+}
+
+func nameOf(t time.Time) string { return fmt.Sprintf("%s%020d", snapshotPrefix, t.UnixNano()) }
+
+func encode(s *deliveryv1.Snapshot) ([]byte, error) {
+	raw, err := proto.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode snapshot: %w", err)
+	}
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("compress snapshot: %w", err)
+	}
+	defer z.Close()
+	return z.EncodeAll(raw, nil), nil
+}
+
+func decode(data []byte) (*deliveryv1.Snapshot, error) {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxSnapshot), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("unpack snapshot: %w", err)
+	}
+	defer z.Close()
+	raw, err := z.DecodeAll(data, nil)
+	if err != nil {
+		return nil, fmt.Errorf("unpack snapshot: %w", err)
+	}
+	var s deliveryv1.Snapshot
+	if err := proto.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("decode snapshot: %w", err)
+	}
+	return &s, nil
+}
