@@ -120,7 +120,9 @@ func (c *Compiler) Compile(text string) (*Expr, []Mistake) {
 	if issues.Err() != nil {
 		return nil, b.issues(issues)
 	}
-	if b.checkFields(parsed.NativeRep()); len(b.mistakes) > 0 {
+	b.checkFields(parsed.NativeRep())
+	b.checkTexts(parsed.NativeRep())
+	if len(b.mistakes) > 0 {
 		return nil, b.mistakes
 	}
 	numbersToDoubles(parsed.NativeRep())

@@ -72,6 +72,8 @@ func TestCompileSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"a field of something else", "gpu.util_percent < 10", "`gpu.util_percent` is no field of an endpoint; it is one of a pod", "gpu.util"},
 		{"a part of a name", "jobs > 1", "`jobs` is no field of an endpoint", "jobs"},
 		{"a misspelt function", "true && incresae(jobs.failed, '5m') > 2", "`incresae` is no function; did you mean `increase`?", "incresae"},
+		{"a text that a field never has", "endpoint.type == 'QUEUE' && jobs.in_queue > 0", "`endpoint.type` is never 'QUEUE'; expected one of queue, load_balancer", "'QUEUE'"},
+		{"a text in a list", "endpoint.type in ['queue', 'lb']", "is never 'lb'", "'lb'"},
 		{"no condition", "jobs.in_queue + 1", "gives a number; expected a condition", "jobs"},
 		{"a number against a text", "jobs.in_queue > 'x'", "`>` does not apply to a number and a text", "> 'x'"},
 		{"a bad duration", "increase(jobs.failed, '5x') > 0", `"5x" is no duration`, "'5x'"},

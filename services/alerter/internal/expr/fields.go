@@ -95,6 +95,8 @@ type Field struct {
 	On []rulefile.On
 	// Kind says what its values are.
 	Kind Kind
+	// Values lists all texts that it can have, if they are known.
+	Values []string
 	// Unit of its values, empty for texts and truth values.
 	Unit string
 	// Meaning in a sentence.
@@ -125,7 +127,7 @@ var table = [FieldCount]Field{
 	WorkersUnhealthy:         {Name: "workers.unhealthy", On: endpoints, Kind: Gauge, Unit: "workers", Meaning: "Workers that crashed or failed their checks."},
 	WorkersMax:               {Name: "workers.max", On: endpoints, Kind: Gauge, Unit: "workers", Meaning: "Most workers that the endpoint may have; 0 means that no job can run."},
 	WorkersMin:               {Name: "workers.min", On: endpoints, Kind: Gauge, Unit: "workers", Meaning: "Least number of workers."},
-	EndpointType:             {Name: "endpoint.type", On: endpoints, Kind: Text, Meaning: "How it takes work: 'queue' or 'load_balancer'."},
+	EndpointType:             {Name: "endpoint.type", On: endpoints, Kind: Text, Values: []string{"queue", "load_balancer"}, Meaning: "How it takes work: 'queue' or 'load_balancer'."},
 	EndpointExecutionTimeout: {Name: "endpoint.execution_timeout_s", On: endpoints, Kind: Gauge, Unit: "seconds", Meaning: "Longest execution of a job; no value when not set."},
 	EndpointIdleTimeout:      {Name: "endpoint.idle_timeout_s", On: endpoints, Kind: Gauge, Unit: "seconds", Meaning: "Time without work after which a worker stops."},
 	TrackedOldestQueued:      {Name: "tracked.oldest_queued_s", On: endpoints, Kind: Gauge, Unit: "seconds", Meaning: "Age of the followed job that waits longest; 0 when none waits."},
@@ -135,10 +137,10 @@ var table = [FieldCount]Field{
 	TrackedInvalid:           {Name: "tracked.invalid", On: endpoints, Kind: Counter, Unit: "jobs", Meaning: "Followed jobs whose input was refused: failures of the category validation."},
 	TrackedOpen:              {Name: "tracked.open", On: endpoints, Kind: Gauge, Unit: "jobs", Meaning: "Followed jobs that have not ended."},
 	PollFailing:              {Name: "poll.failing", On: polls, Kind: Truth, Meaning: "True when the last poll of the target gave nothing that can be used."},
-	JobCategory:              {Name: "job.category", On: jobs, Kind: Text, Meaning: "The group of failures that is judged: validation, timeout, oom, crash, handler or unknown."},
+	JobCategory:              {Name: "job.category", On: jobs, Kind: Text, Values: []string{"validation", "timeout", "oom", "crash", "handler", "unknown"}, Meaning: "The group of failures that is judged: validation, timeout, oom, crash, handler or unknown."},
 	JobFailed:                {Name: "job.failed", On: jobs, Kind: Counter, Unit: "jobs", Meaning: "Followed jobs that failed with this category."},
 	JobFingerprintNew:        {Name: "job.fingerprint_new", On: jobs, Kind: Truth, Meaning: "True for 10 minutes after a failure whose type and place were not met in the 48 hours before."},
-	PodStatus:                {Name: "pod.status", On: pods, Kind: Text, Meaning: "RunPod's status: PROVISIONING, STARTING, RUNNING, EXITED, ERROR or TERMINATED."},
+	PodStatus:                {Name: "pod.status", On: pods, Kind: Text, Values: []string{"PROVISIONING", "STARTING", "RUNNING", "EXITED", "ERROR", "TERMINATED"}, Meaning: "RunPod's status: PROVISIONING, STARTING, RUNNING, EXITED, ERROR or TERMINATED."},
 	PodCostPerHour:           {Name: "pod.cost_per_hour", On: pods, Kind: Gauge, Unit: "US dollars per hour", Meaning: "What the pod costs now."},
 	PodUptime:                {Name: "pod.uptime_s", On: pods, Kind: Gauge, Unit: "seconds", Meaning: "Time since the pod's container started; no value unless it runs."},
 	PodRestarts:              {Name: "pod.restarts", On: pods, Kind: Counter, Unit: "restarts", Meaning: "How often the uptime fell."},

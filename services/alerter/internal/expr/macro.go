@@ -9,6 +9,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/parser"
 
@@ -310,6 +311,39 @@ func (b *builder) checkFields(a *ast.AST) {
 			b.parts = append(b.parts, placed{at, slot})
 		}
 	}))
+}
+
+// checkTexts notes comparisons of a field with a text that it never has, which
+// would silently never hold.
+func (b *builder) checkTexts(a *ast.AST) {
+	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() != ast.CallKind || len(e.AsCall().Args()) != 2 {
+			return
+		}
+		left, right := e.AsCall().Args()[0], e.AsCall().Args()[1]
+		switch e.AsCall().FunctionName() {
+		case operators.Equals, operators.NotEquals:
+			b.checkText(a, left, right)
+			b.checkText(a, right, left)
+		case operators.In:
+			if right.Kind() == ast.ListKind {
+				for _, element := range right.AsList().Elements() {
+					b.checkText(a, left, element)
+				}
+			}
+		}
+	}))
+}
+
+func (b *builder) checkText(a *ast.AST, field, literal ast.Expr) {
+	name, isName := chain(field)
+	text, isText := textOf(literal)
+	id, known := byName[name]
+	if !isName || !isText || !known || !slices.Contains(table[id].On, b.c.on) || table[id].Values == nil || slices.Contains(table[id].Values, text) {
+		return
+	}
+	what := fmt.Sprintf("`%s` is never '%s'; expected one of %s", name, text, strings.Join(table[id].Values, ", "))
+	b.mistakes = append(b.mistakes, Mistake{b.offset(a.SourceInfo().GetStartLocation(literal.ID())), what})
 }
 
 // chain reads a name with dots.

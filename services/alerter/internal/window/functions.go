@@ -119,8 +119,8 @@ func (s *Series) CountTrue(now, width, bucket int64) (float64, bool) {
 		if p.Value == 0 || end == start && p.Start < now {
 			continue
 		}
-		// Bucket b covers (now-(b+1)*bucket, now-b*bucket].
-		newest, oldest := (now-max(end-1, start))/bucket, (now-start)/bucket
+		// Bucket b begins at now-(b+1)*bucket; now itself belongs to the newest.
+		newest, oldest := max(now-max(end, start+1), 0)/bucket, max(now-start-1, 0)/bucket
 		for b := newest; b <= min(oldest, int64(n)-1); b++ {
 			hit[b] = true
 		}

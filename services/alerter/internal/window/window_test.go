@@ -1,0 +1,248 @@
+package window
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	second = int64(1000)
+	minute = 60 * second
+	poll   = 15 * second
+	hold   = 3 * poll
+)
+
+// polled records values that a source had at polls 15 s apart, from time 0 on;
+// a nil is a poll that did not come.
+func polled(values ...any) *Series {
+	s := new(Series)
+	for i, v := range values {
+		if n, ok := v.(int); ok {
+			at := int64(i) * poll
+			s.Set(at, float64(n), at+hold)
+		}
+	}
+	return s
+}
+
+func repeat(n int, values ...any) []any {
+	var all []any
+	for range n {
+		all = append(all, values...)
+	}
+	return all
+}
+
+// answer is what a function gives: a number or nothing.
+type answer struct {
+	Value float64
+	OK    bool
+}
+
+func gives(v float64, ok bool) answer {
+	if !ok {
+		v = 0 // the number means nothing then
+	}
+	return answer{v, ok}
+}
+
+func TestFunctionsOverWindows(t *testing.T) {
+	none := answer{}
+	for _, c := range []struct {
+		name string
+		s    *Series
+		ask  func(*Series) (float64, bool)
+		want answer
+	}{
+		{"nothing of an empty series", new(Series), func(s *Series) (float64, bool) { return s.Max(0, minute) }, none},
+		{"the value holds until the next", polled(5), func(s *Series) (float64, bool) { return s.Now(14 * second) }, answer{5, true}},
+		{"and for three intervals at most", polled(5), func(s *Series) (float64, bool) { return s.Now(hold) }, answer{5, true}},
+		{"then it is unknown", polled(5), func(s *Series) (float64, bool) { return s.Now(hold + 1) }, none},
+		{"min of a covered window", polled(repeat(5, 5)...), func(s *Series) (float64, bool) { return s.Min(minute, minute) }, answer{5, true}},
+		{"a window that is not yet covered has no min", polled(repeat(4, 5)...), func(s *Series) (float64, bool) { return s.Min(45*second, minute) }, none},
+		{"nine tenths are enough", polled(repeat(4, 5)...), func(s *Series) (float64, bool) { return s.Min(54*second, minute) }, answer{5, true}},
+		{"a value that begins now counts for min", polled(5, 5, 5, 5, 0), func(s *Series) (float64, bool) { return s.Min(minute, minute) }, answer{0, true}},
+		{"and for max", polled(5, 5, 5, 5, 9), func(s *Series) (float64, bool) { return s.Max(minute, minute) }, answer{9, true}},
+		{"a value that ended where the window begins does not", polled(9, 5, 5, 5, 5), func(s *Series) (float64, bool) { return s.Max(75*second, minute) }, answer{5, true}},
+		{"the mean is weighted by time", polled(0, 0, 0, 8, 8), func(s *Series) (float64, bool) { return s.Avg(minute, minute) }, answer{2, true}},
+		{"a silence is not averaged over", polled(append(repeat(37, 4), nil, nil, nil, nil, 9)...), func(s *Series) (float64, bool) { return s.Avg(41*poll, 41*poll) }, answer{4, true}},
+		{"too long a silence leaves no mean", polled(append(repeat(10, 4), append(repeat(10, nil), 4)...)...), func(s *Series) (float64, bool) { return s.Avg(20*poll, 20*poll) }, none},
+		{"increase counts from first sight", polled(100, 103), func(s *Series) (float64, bool) { return s.Increase(poll, 10*minute) }, answer{3, true}},
+		{"increase is 0 at first sight", polled(100), func(s *Series) (float64, bool) { return s.Increase(0, 10*minute) }, answer{0, true}},
+		{"increase within the window only", polled(0, 1, 2, 3, 4, 5, 6, 7, 8), func(s *Series) (float64, bool) { return s.Increase(2*minute, minute) }, answer{4, true}},
+		{"increase bridges a silence", polled(append([]any{1, 2}, append(repeat(10, nil), 9)...)...), func(s *Series) (float64, bool) { return s.Increase(12*poll, 10*minute) }, answer{8, true}},
+		{"increase has no value once the source is silent", polled(1, 2), func(s *Series) (float64, bool) { return s.Increase(5*minute, 10*minute) }, none},
+		{"rate is over the part since first sight", polled(0, 0, 60), func(s *Series) (float64, bool) { return s.Rate(2*poll, 10*minute) }, answer{2, true}},
+		{"rate is over the window after that", polled(append(repeat(40, 0), 60)...), func(s *Series) (float64, bool) { return s.Rate(40*poll, minute) }, answer{1, true}},
+		{"no rate at first sight", polled(60), func(s *Series) (float64, bool) { return s.Rate(0, minute) }, none},
+		{"last remembers what no longer holds", polled(1, 7), func(s *Series) (float64, bool) { return s.Last(5*minute, 10*minute) }, answer{7, true}},
+		{"within the window", polled(1, 7), func(s *Series) (float64, bool) { return s.Last(20*minute, 10*minute) }, none},
+		{"delta needs both ends", polled(repeat(5, 3)...), func(s *Series) (float64, bool) { return s.Delta(minute, 2*minute) }, none},
+		{"delta may be negative", polled(9, 9, 9, 9, 2), func(s *Series) (float64, bool) { return s.Delta(minute, minute) }, answer{-7, true}},
+		{"first sight is no change", polled(9), func(s *Series) (float64, bool) { return s.Delta(0, minute) }, none},
+		{"buckets in which it was true", polled(repeat(10, 1, 0, 0, 0)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute) }, answer{10, true}},
+		{"one long stretch counts in each bucket", polled(append(repeat(20, 0), repeat(21, 1)...)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute) }, answer{5, true}},
+		{"a moment counts once", polled(append(repeat(20, 0), append([]any{1}, repeat(20, 0)...)...)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute) }, answer{1, true}},
+		{"no count of a window that is not covered", polled(repeat(20, 1)...), func(s *Series) (float64, bool) { return s.CountTrue(5*minute, 10*minute, minute) }, none},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, gives(c.ask(c.s))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestEqualNeighboursAreOneStep(t *testing.T) {
+	s := polled(repeat(100, 4)...)
+	s.Set(100*poll, 5, 101*poll)
+	if n := len(s.State().Steps); n != 2 {
+		t.Errorf("%d steps, want 2", n)
+	}
+}
+
+func TestTheSourceSaysThatItHasNoValue(t *testing.T) {
+	s := polled(4, 4)
+	s.SetUnknown(2 * poll)
+	if v, ok := s.Now(2 * poll); ok {
+		t.Errorf("value %v, want none", v)
+	}
+	if v, ok := s.At(poll, 2*poll); !ok || v != 4 {
+		t.Errorf("value before is %v, %v; want 4", v, ok)
+	}
+}
+
+func TestLateFactsRaiseTheCourseFromTheirInstantOn(t *testing.T) {
+	s := new(Series)
+	s.Set(0, 0, Forever)
+	s.AddAt(10*minute, 1)
+	s.AddAt(4*minute, 1) // late
+	s.AddAt(10*minute, 1)
+	for _, c := range []struct {
+		width int64
+		want  float64
+	}{{minute, 2}, {7 * minute, 3}, {30 * minute, 3}} {
+		if got, ok := s.Increase(11*minute, c.width+minute); !ok || got != c.want {
+			t.Errorf("increase over %d min: %v, %v; want %v", c.width/minute+1, got, ok, c.want)
+		}
+	}
+	s.Prune(9 * minute)
+	s.AddAt(minute, 1) // before all that is kept: no window can see it happen
+	if got, _ := s.Increase(11*minute, 2*minute); got != 2 {
+		t.Errorf("increase after a fact that is too late: %v, want 2", got)
+	}
+}
+
+func TestPruneChangesNoAnswerOfTheWindow(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		whole, pruned := new(Series), new(Series)
+		total := 0.0
+		for i := range int64(200) {
+			at := i * poll
+			if r.IntN(4) == 0 {
+				continue
+			}
+			total += float64(r.IntN(3))
+			whole.Set(at, total, at+hold)
+			pruned.Set(at, total, at+hold)
+			pruned.Prune(at - 5*minute)
+			for _, f := range functions(at, 5*minute) {
+				if a, b := gives(f(whole)), gives(f(pruned)); a != b {
+					t.Fatalf("at %d: %v, pruned %v", at, a, b)
+				}
+			}
+		}
+	}
+}
+
+// functions lists all functions over a window.
+func functions(now, width int64) []func(*Series) (float64, bool) {
+	return []func(*Series) (float64, bool){
+		func(s *Series) (float64, bool) { return s.Min(now, width) },
+		func(s *Series) (float64, bool) { return s.Max(now, width) },
+		func(s *Series) (float64, bool) { return s.Avg(now, width) },
+		func(s *Series) (float64, bool) { return s.Increase(now, width) },
+		func(s *Series) (float64, bool) { return s.Last(now, width) },
+		func(s *Series) (float64, bool) { return s.Delta(now, width) },
+		func(s *Series) (float64, bool) { return s.CountTrue(now, width, width/5) },
+	}
+}
+
+func TestPollingTwiceAsOftenChangesNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		slow, fast := new(Series), new(Series)
+		value, last := 0.0, int64(300)
+		for i := range last {
+			at := i * poll
+			if r.IntN(5) == 0 {
+				value = float64(r.IntN(4))
+			}
+			slow.Set(at, value, at+hold)
+			fast.Set(at, value, at+hold/2)
+			fast.Set(at+poll/2, value, at+poll/2+hold/2)
+		}
+		for range 20 {
+			now := r.Int64N(last * poll)
+			for i, f := range functions(now, 5*minute) {
+				if a, b := gives(f(cut(slow, now))), gives(f(cut(fast, now))); a != b {
+					t.Fatalf("function %d at %d: %v, polled twice as often %v", i, now, a, b)
+				}
+			}
+		}
+	}
+}
+
+// cut returns the series as it was at an instant.
+func cut(s *Series, now int64) *Series {
+	st := s.State()
+	c := State{Until: Forever, First: st.First}
+	for _, p := range st.Steps {
+		if p.Start <= now {
+			c.Steps = append(c.Steps, p)
+		}
+	}
+	restored := Restore(c)
+	return &restored
+}
+
+func TestASeriesIsBounded(t *testing.T) {
+	s := new(Series)
+	dropped := 0
+	for i := range int64(3 * MaxPoints) {
+		dropped += s.Set(i, float64(i), Forever)
+	}
+	if n := len(s.State().Steps); n != MaxPoints || dropped != 2*MaxPoints {
+		t.Errorf("%d steps kept, %d dropped; want %d and %d", n, dropped, MaxPoints, 2*MaxPoints)
+	}
+}
+
+func TestPointsAreAFewThatShowTheCourse(t *testing.T) {
+	s := new(Series)
+	for i := range int64(600) {
+		s.Set(i*second, float64(i), i*second+3*second)
+	}
+	points := s.Points(599*second, 10*minute, 60)
+	if len(points) > 60 || len(points) < 50 {
+		t.Errorf("%d points, want about 60", len(points))
+	}
+	if newest := points[len(points)-1]; newest.Value != 599 {
+		t.Errorf("the newest point is %v", newest)
+	}
+	few := polled(1, 2)
+	want := []Step{{Start: 0, Value: 1, Known: true}, {Start: poll, Value: 2, Known: true}, {Start: poll + hold}}
+	if diff := cmp.Diff(want, few.Points(5*minute, 10*minute, 60)); diff != "" {
+		t.Errorf("the course shows its end: %s", diff)
+	}
+}
+
+func TestRestoreGivesTheSameSeries(t *testing.T) {
+	s := polled(1, 2, nil, nil, nil, nil, 3)
+	again := Restore(s.State())
+	if diff := cmp.Diff(s.State(), again.State()); diff != "" {
+		t.Error(diff)
+	}
+}
