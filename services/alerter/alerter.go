@@ -1,0 +1,243 @@
+// Package alerter judges the event log by rules: it folds each partition of
+// the log into state, keeps the state in Redis, tells the notifier of every
+// alert that fires or resolves, and answers questions about alerts, targets
+// and rules.
+//
+// What it tells follows from the log alone. It may be killed at any moment, and
+// Redis may forget everything: what comes back from snapshots and a replay is
+// the same, alert ids included, and nobody is told anything twice.
+package alerter
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/internal/rpc"
+	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
+	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/drive"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/eventlog"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/feed"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/outbox"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/own"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/query"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
+)
+
+// Run runs the alerter until ctx ends, which is no error. It returns an error
+// when opts or rules are wrong, a port is taken, or the streams and buckets in
+// NATS have other settings than expected.
+func Run(ctx context.Context, opts Options) error {
+	opts = opts.withDefaults()
+	program, err := opts.compile()
+	if err != nil {
+		return proc.Usage(err)
+	}
+	grpcLn, err := proc.Listen("alerter.grpc_address", opts.GRPCAddress)
+	if err != nil {
+		return err
+	}
+	defer grpcLn.Close()
+	httpLn, err := proc.Listen("alerter.http_address", opts.HTTPAddress)
+	if err != nil {
+		return err
+	}
+	defer httpLn.Close()
+
+	g, ctx := errgroup.WithContext(ctx)
+	health := &proc.Health{}
+	var working atomic.Bool
+	health.Add("started", func(context.Context) error {
+		if !working.Load() {
+			return errors.New("the alerter waits for NATS")
+		}
+		return nil
+	})
+	admin := proc.NewMux()
+	health.Routes(admin)
+	admin.Handle("GET /metrics", proc.RequireToken(opts.Token, proc.MetricsHandler(opts.gatherer)))
+	g.Go(func() error { return proc.ServeHTTP(ctx, httpLn, admin, opts.Log) })
+	g.Go(func() error {
+		return work(ctx, opts, program, health, grpcLn, func() {
+			working.Store(true)
+			if opts.Ready != nil {
+				opts.Ready(Addresses{GRPC: grpcLn.Addr().String(), HTTP: httpLn.Addr().String()})
+			}
+		})
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// work wires what stands on NATS and runs it until ctx ends. Read it top to
+// bottom: each part needs only what is above it.
+func work(ctx context.Context, opts Options, program *engine.Program, health *proc.Health, ln net.Listener, ready func()) error {
+	log, reg := opts.Log, opts.Registerer
+	conn, err := bus.Connect(ctx, opts.NATS)
+	if err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	defer conn.Close()
+	nats, err := openNATS(ctx, conn, opts.MaxStreamBytes)
+	if err != nil {
+		return err
+	}
+	store := state.Open(state.Options{
+		Address: opts.Redis.Address, Password: opts.Redis.Password, DB: opts.Redis.DB, Log: log, Registerer: reg,
+	})
+	defer store.Close()
+	notifierConn, err := rpc.Dial(opts.Notifier.Address, rpc.DialOptions{Token: opts.Notifier.Token, Insecure: opts.Notifier.Insecure})
+	if err != nil {
+		return proc.Usage(fmt.Errorf("alerter.notifier.address: %w", err))
+	}
+	defer notifierConn.Close()
+	notifier := notifyv1.NewNotifierServiceClient(notifierConn)
+	addChecks(health, conn, store)
+
+	eventLog, err := eventlog.Open(ctx, conn, nats.meta, log)
+	if err != nil {
+		return err
+	}
+	snapshots, err := snapshot.NewStore(nats.snapshots)
+	if err != nil {
+		return err
+	}
+	library := ruleset.NewLibrary(nats.rules, nats.meta)
+	library.Add(program)
+	activation := &ruleset.Activation{
+		Library: library, Set: program.Set(), Log: eventLog.Changed, Publish: conn.PublishAtomic, Logger: log,
+	}
+	reader := &logReader{conn: conn, log: eventLog}
+	events := feed.New(reader.read, log, reg)
+	reader.feed = events
+	view := query.NewView(store, log)
+	driver, err := drive.New(drive.Options{
+		State: store, Snapshots: snapshots, EventLog: eventLog, Feed: events, Rules: library,
+		Sender: outbox.NewSender(notifier, log, reg), Notifier: notifier,
+		Publish: conn.Publish, ReadPartition: reader.readPartition, Audience: view,
+		Speed: opts.Speed, SnapshotEvery: opts.SnapshotInterval, Log: log, Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
+	self := "alerter-" + rand.Text()[:12]
+	leases, err := conn.Leases(ctx, bus.LeasesBucket, bus.LeaseOptions{Owner: self})
+	if err != nil {
+		return err
+	}
+	keeper := own.New(own.Options{
+		Self: self, Partitions: event.Partitions, Leases: busLeases{leases}, Run: driver.Run, Log: log, Registerer: reg,
+	})
+	history := eventlog.NewHistory(conn, event.Partitions, snapshots.Older, log, reg)
+	server := rpc.NewServer(rpc.ServerOptions{Token: opts.Token, Log: log, Registerer: reg})
+	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
+		Store: store, View: view, Rules: library, End: reader.end,
+	}))
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return activation.Run(ctx) })
+	g.Go(func() error { return events.Run(ctx) })
+	g.Go(func() error { return eventLog.Run(ctx, reader.reached) })
+	g.Go(func() error { return keeper.Run(ctx) })
+	g.Go(func() error { return history.Run(ctx) })
+	g.Go(func() error { return view.Run(ctx) })
+	g.Go(func() error { return server.Serve(ctx, ln) })
+	log.Info("alerter works", "replica", self, "log_id", eventLog.ID(), "rule_set", program.Hash(), "rules", len(program.Set().Rules()))
+	ready()
+	return g.Wait()
+}
+
+// natsParts are what the alerter keeps in NATS, but for the leases.
+type natsParts struct {
+	rules, meta *bus.Bucket
+	snapshots   *bus.Objects
+}
+
+func openNATS(ctx context.Context, conn *bus.Conn, maxBytes int64) (p natsParts, err error) {
+	if _, err = conn.EnsureStream(ctx, bus.Events(maxBytes)); err != nil {
+		return p, fmt.Errorf("open the event log: %w", err)
+	}
+	if p.rules, err = conn.Bucket(ctx, bus.BucketConfig{Name: bus.RulesBucket}); err != nil {
+		return p, err
+	}
+	if p.meta, err = conn.Bucket(ctx, bus.BucketConfig{Name: bus.MetaBucket}); err != nil {
+		return p, err
+	}
+	p.snapshots, err = conn.Objects(ctx, bus.SnapshotsBucket)
+	return p, err
+}
+
+func addChecks(health *proc.Health, conn *bus.Conn, store *state.Store) {
+	health.Add("nats", func(context.Context) error {
+		if !conn.Connected() {
+			return errors.New("NATS is away")
+		}
+		return nil
+	})
+	health.Add("redis", store.Ping)
+}
+
+// logReader reads the event log from NATS.
+type logReader struct {
+	conn *bus.Conn
+	log  *eventlog.Log
+	feed *feed.Feed
+	id   atomic.Pointer[string] // of the log that the feed reads
+}
+
+func (r *logReader) read(ctx context.Context, from uint64, idle func(), handle func(bus.Delivery) error) error {
+	id := r.log.ID()
+	r.id.Store(&id)
+	return r.conn.Read(ctx, bus.ReadOptions{Stream: eventlog.Stream, From: from, Idle: idle}, handle)
+}
+
+func (r *logReader) readPartition(ctx context.Context, partition int, handle func(bus.Delivery) error) error {
+	return r.conn.Read(ctx, bus.ReadOptions{Stream: eventlog.Stream, Filter: event.PartitionFilter(partition)}, handle)
+}
+
+// reached tells how far the feed has read which log.
+func (r *logReader) reached() (logID string, seq uint64) {
+	if id := r.id.Load(); id != nil {
+		return *id, r.feed.Position()
+	}
+	return "", 0
+}
+
+// end finds the last message of the log.
+func (r *logReader) end(ctx context.Context) (seq uint64, at time.Time, err error) {
+	s, err := r.conn.StreamState(ctx, eventlog.Stream)
+	if err != nil || s.Messages == 0 {
+		return s.LastSeq, time.Time{}, err
+	}
+	last, _, err := r.conn.At(ctx, eventlog.Stream, s.LastSeq)
+	return s.LastSeq, last.Time, err
+}
+
+// busLeases are the bus's leases as the keeper of partitions sees them.
+type busLeases struct{ leases *bus.Leases }
+
+// Claim takes a lease.
+func (l busLeases) Claim(ctx context.Context, name string) (own.Lease, bool, error) {
+	lease, ok, err := l.leases.Claim(ctx, name)
+	return lease, ok, err
+}
+
+// Owners returns the owners of all leases.
+func (l busLeases) Owners(ctx context.Context) (map[string]string, error) {
+	return l.leases.Owners(ctx)
+}

@@ -1,0 +1,208 @@
+package alerter_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+)
+
+func TestAnAlertFiresAndResolves(t *testing.T) {
+	w := newWorld(t)
+	r := w.start().await(64)
+	eventually(t, "the rules are in force", func() error {
+		if n := r.metric("tocsin_alerter_events_applied_total"); n < 64 {
+			return fmt.Errorf("%v messages are applied", n)
+		}
+		return nil
+	})
+	fired := w.queue("one", 20)
+	told := w.notifier.await("one", "f")
+	if c := told[0].GetCause(); c.GetSequence() != fired {
+		t.Errorf("caused by message %d, want %d", c.GetSequence(), fired)
+	}
+	a := told[0].GetAlert()
+	if a.GetLabels()["alertname"] != "QueueHigh" || a.GetLabels()["endpoint_id"] != "one" || a.GetAnnotations()["summary"] != "20 jobs wait" {
+		t.Errorf("labels %v, annotations %v", a.GetLabels(), a.GetAnnotations())
+	}
+	w.queue("one", 0)
+	told = w.notifier.await("one", "fr")
+	if told[1].GetAlert().GetId() != a.GetId() {
+		t.Errorf("resolved alert %s, want %s", told[1].GetAlert().GetId(), a.GetId())
+	}
+	if n := r.metric("tocsin_alerter_transitions_total", "firing"); n != 1 {
+		t.Errorf("%v transitions to firing counted, want 1", n)
+	}
+}
+
+// again says how an alerter comes back, and from what.
+type again struct {
+	between func(w *world)
+	source  string // the metric's label of most loads
+}
+
+func TestARestartTellsNothingTwice(t *testing.T) {
+	for name, c := range map[string]again{
+		"with Redis as it was": {func(*world) {}, "redis"},
+		"with Redis flushed":   {func(w *world) { w.redis.FlushAll(w.t) }, "snapshot"},
+		"with Redis and snapshots lost, and the log whole": {func(w *world) {
+			w.redis.FlushAll(w.t)
+			w.dropSnapshots()
+		}, "fresh"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.start().await(64)
+			w.queue("one", 20)
+			w.queue("two", 20)
+			w.queue("three", 7) // pending
+			before := w.notifier.await("one", "f")
+			w.notifier.await("two", "f")
+			first.stop()
+			c.between(w)
+			w.queue("two", 0) // while nobody runs
+
+			second := w.start().await(64)
+			w.notifier.await("two", "fr")
+			if n := second.metric("tocsin_alerter_loads_total", c.source); n != 64 {
+				t.Errorf("%v partitions loaded from %s, want 64", n, c.source)
+			}
+			w.queue("one", 0)
+			after := w.notifier.await("one", "fr")
+			if after[1].GetAlert().GetId() != before[0].GetAlert().GetId() {
+				t.Errorf("alert %s became %s", before[0].GetAlert().GetId(), after[1].GetAlert().GetId())
+			}
+			if got := w.notifier.kinds("three"); got != "" {
+				t.Errorf("a pending alert was told: %q", got)
+			}
+		})
+	}
+}
+
+func (w *world) dropSnapshots() {
+	w.t.Helper()
+	objects, err := w.conn.Objects(w.t.Context(), bus.SnapshotsBucket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	names, err := objects.List(w.t.Context(), "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if len(names) == 0 {
+		w.t.Fatal("there are no snapshots to drop")
+	}
+	for _, name := range names {
+		if err := objects.Delete(w.t.Context(), name); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func TestRedisFlushedWhileItRuns(t *testing.T) {
+	w := newWorld(t)
+	r := w.start().await(64)
+	w.queue("one", 20)
+	before := w.notifier.await("one", "f")
+	w.redis.FlushAll(t)
+	w.queue("one", 21) // changes no alert; its commit finds the state gone
+	w.queue("one", 0)
+	after := w.notifier.await("one", "fr")
+	if after[1].GetAlert().GetId() != before[0].GetAlert().GetId() {
+		t.Errorf("alert %s became %s", before[0].GetAlert().GetId(), after[1].GetAlert().GetId())
+	}
+	if n := r.metric("tocsin_alerter_reloads_total", "state_lost"); n < 1 {
+		t.Error("no partition noticed that its state was lost")
+	}
+}
+
+func TestColdRebuildComparesWithWhatWasTold(t *testing.T) {
+	w := newWorld(t)
+	first := w.start().await(64)
+	w.queue("gone", 20)
+	w.queue("stays", 20)
+	gone, stays := w.notifier.await("gone", "f")[0], w.notifier.await("stays", "f")[0]
+	first.stop()
+
+	w.redis.FlushAll(t)
+	w.dropSnapshots()
+	w.queue("stays", 30)
+	fresh := w.queue("fresh", 30)
+	if err := w.conn.PurgeBefore(t.Context(), bus.EventsStream, fresh-1); err != nil {
+		t.Fatal(err)
+	}
+
+	second := w.start().await(64)
+	ended := w.notifier.await("gone", "fr")[1]
+	if ended.GetAlert().GetId() != gone.GetAlert().GetId() || ended.GetAlert().GetResolveReason() != "state rebuilt" {
+		t.Errorf("resolved %s because of %q", ended.GetAlert().GetId(), ended.GetAlert().GetResolveReason())
+	}
+	w.notifier.await("fresh", "f")
+	if n := second.metric("tocsin_alerter_loads_total", "rebuild"); n != 64 {
+		t.Errorf("%v partitions were rebuilt, want 64", n)
+	}
+	w.queue("stays", 0)
+	told := w.notifier.await("stays", "fr")
+	if told[1].GetAlert().GetId() != stays.GetAlert().GetId() {
+		t.Errorf("alert %s became %s", stays.GetAlert().GetId(), told[1].GetAlert().GetId())
+	}
+	second.stop()
+
+	// The rebuilt state was saved at once: the next start needs no rebuild.
+	w.redis.FlushAll(t)
+	third := w.start().await(64)
+	if n := third.metric("tocsin_alerter_loads_total", "snapshot"); n != 64 {
+		t.Errorf("%v partitions were loaded from snapshots after the rebuild, want 64", n)
+	}
+}
+
+func TestTwoReplicasShareAndTakeOver(t *testing.T) {
+	w := newWorld(t)
+	a := w.start().await(64)
+	for i := range 20 {
+		w.queue(fmt.Sprint("e", i), 20)
+	}
+	b := w.start()
+	a.await(32)
+	b.await(32)
+	for i := range 20 {
+		w.notifier.await(fmt.Sprint("e", i), "f")
+		w.queue(fmt.Sprint("e", i), 0)
+	}
+	for i := range 20 {
+		w.notifier.await(fmt.Sprint("e", i), "fr")
+	}
+	a.stop()
+	b.await(64)
+	for i := range 20 {
+		w.queue(fmt.Sprint("e", i), 20)
+	}
+	for i := range 20 {
+		id := fmt.Sprint("e", i)
+		told := w.notifier.await(id, "frf")
+		if told[2].GetAlert().GetId() == told[0].GetAlert().GetId() {
+			t.Errorf("two incidents of %s have one id", id)
+		}
+	}
+}
+
+// wantOrder checks that what was stored about an endpoint alternates and that
+// no id comes twice.
+func wantOrder(t *testing.T, told []*alertv1.Transition) {
+	t.Helper()
+	seen := map[string]bool{}
+	for i, tr := range told {
+		if seen[tr.GetId()] {
+			t.Errorf("transition %s was stored twice", tr.GetId())
+		}
+		seen[tr.GetId()] = true
+		want := alertv1.TransitionKind_TRANSITION_KIND_FIRING
+		if i%2 == 1 {
+			want = alertv1.TransitionKind_TRANSITION_KIND_RESOLVED
+		}
+		if tr.GetKind() != want {
+			t.Errorf("transition %d is %v, want %v", i, tr.GetKind(), want)
+		}
+	}
+}
