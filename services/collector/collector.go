@@ -37,30 +37,27 @@ var errAway = errors.New("NATS is away")
 // Run watches the account until ctx ends, which is no error. It returns an error
 // when opts are wrong, a port is taken, the event log has other settings than
 // expected, or RunPod refuses the key of an account that was never seen before.
-// Read it top to bottom: each part needs only what is above it.
 func Run(ctx context.Context, opts Options) error {
 	opts = opts.withDefaults()
 	secrets, err := opts.resolve()
 	if err != nil {
 		return proc.Usage(err)
 	}
-	cfg, account, log := opts.Collector, opts.RunPod.Account, opts.Log
 	client, err := runpod.New(runpod.Options{
 		APIKey: secrets.key, ServerlessURL: opts.RunPod.ServerlessURL, RESTURL: opts.RunPod.RESTURL,
-		Timeout: cfg.Timeout, MaxConcurrent: cfg.MaxConcurrent,
+		Timeout: opts.Collector.Timeout, MaxConcurrent: opts.Collector.MaxConcurrent,
 	})
 	if err != nil {
 		return proc.Usage(err)
 	}
 	defer client.CloseIdle()
-
-	listeners, err := listen(cfg)
+	ports, err := listen(opts.Collector)
 	if err != nil {
 		return err
 	}
-	defer listeners.close()
+	defer ports.close()
 
-	g, ctx := errgroup.WithContext(ctx)
+	// The port of administration answers while the collector still waits for NATS.
 	health := &proc.Health{}
 	started := make(chan struct{})
 	health.Add("started", func(context.Context) error {
@@ -74,127 +71,139 @@ func Run(ctx context.Context, opts Options) error {
 	admin := proc.NewMux()
 	health.Routes(admin)
 	admin.Handle("GET /metrics", proc.RequireToken(secrets.token, proc.MetricsHandler(opts.gatherer)))
-	g.Go(func() error { return proc.ServeHTTP(ctx, listeners.http, admin, log) })
 
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return proc.ServeHTTP(ctx, ports.http, admin, opts.Log) })
 	g.Go(func() error {
-		conn, err := bus.Connect(ctx, opts.NATS)
-		if err != nil {
-			return fmt.Errorf("connect to NATS: %w", err)
-		}
-		defer conn.Close()
-		health.Add("nats", func(context.Context) error {
-			if !conn.Connected() {
-				return errAway
+		return watch(ctx, opts, secrets, client, ports, health, func() {
+			close(started)
+			if opts.Ready != nil {
+				opts.Ready(ports.addresses())
 			}
-			return nil
 		})
-		if _, err := conn.EnsureStream(ctx, bus.Events(cfg.MaxStreamBytes)); err != nil {
-			return fmt.Errorf("open the event log: %w", err)
-		}
-		meta, err := conn.Bucket(ctx, bus.BucketConfig{Name: bus.MetaBucket})
-		if err != nil {
-			return err
-		}
-		if secrets.webhook, err = webhookSecret(ctx, meta, secrets.webhook); err != nil {
-			return err
-		}
-
-		tracker := job.NewTracker(job.Options{MaxOpen: cfg.MaxTrackedJobs, Fast: cfg.JobFastInterval, Slow: cfg.JobInterval})
-		past, err := recall(ctx, conn, meta, account, tracker)
-		if err != nil {
-			return fmt.Errorf("read the event log: %w", err)
-		}
-		log.Info("event log read", "targets", past.inventory.Len(), "open_jobs", len(tracker.Open()))
-		if err := announce(ctx, conn); err != nil {
-			return err
-		}
-
-		figures := fleet.New(opts.Registerer, fleet.DefaultMaxTargets)
-		box := outbox.New(outbox.Options{
-			Store: func(ctx context.Context, subject, id string, data []byte) error {
-				if !conn.Connected() {
-					return errAway // an attempt that waits would not count what it holds
-				}
-				_, err := conn.Publish(ctx, bus.Message{Subject: subject, ID: id, Data: data})
-				return err
-			},
-			Hopeless:   func(err error) bool { return errors.Is(err, bus.ErrTooLarge) },
-			MaxFacts:   outbox.DefaultMaxFacts,
-			MaxSamples: outbox.DefaultMaxSamples,
-			Registerer: opts.Registerer,
-			Log:        log,
-		})
-		publish := func(e *eventv1.Event, read time.Time) bool {
-			if !box.Add(e, read) {
-				return false
-			}
-			figures.Observe(e, read)
-			return true
-		}
-
-		clock := poll.NewClock(time.Now(), past.lastSlot)
-		polls := poll.NewMetrics(opts.Registerer)
-		directory := ingest.NewDirectory(account, secrets.webhook)
-		for _, t := range past.inventory.Targets() {
-			enlist(directory, t)
-		}
-		jobWorkers := max(cfg.MaxConcurrent/jobShare, 1)
-		known := past.inventory.Len() > 0
-		skew := newSkew(conn, account)
-		var jobs *job.Follower
-		targets := poll.NewAccount(poll.Options{
-			Account: account, API: client, Clock: clock, Publish: publish,
-			Changed: func(t inventory.Target) { enlist(directory, t) },
-			Removed: func(key inventory.Key) {
-				directory.Remove(key.ID)
-				jobs.Drop(key.ID)
-			},
-			Health: cfg.HealthInterval, Pods: cfg.PodsInterval, Inventory: cfg.InventoryInterval,
-			MaxBackoff: cfg.MaxBackoff, Workers: max(cfg.MaxConcurrent-jobWorkers, 1),
-			Jitter: rand.Float64, Skew: skew.known, Metrics: polls, Log: log,
-		}, past.inventory)
-		jobs = job.NewFollower(job.FollowerOptions{
-			Account: account, Status: client.JobStatus, Clock: clock, Publish: publish,
-			Store:  func(ctx context.Context, e *eventv1.Event) error { return store(ctx, conn, e) },
-			Target: targets.Target, Healthy: targets.Healthy, Round: targets.Round(),
-			Bounds:     job.Options{MaxOpen: cfg.MaxTrackedJobs, Fast: cfg.JobFastInterval, Slow: cfg.JobInterval},
-			MaxBackoff: cfg.MaxBackoff, FailureEvery: cfg.HealthInterval, Workers: jobWorkers,
-			Jitter: rand.Float64, Polls: polls, Metrics: job.NewMetrics(opts.Registerer), Log: log,
-		}, tracker)
-		service := ingest.NewService(ingest.Options{
-			Account: account, Jobs: jobs, Directory: directory, Token: secrets.token,
-			Registerer: opts.Registerer, Log: log,
-		})
-		open := proc.NewMux()
-		service.Routes(open)
-		(&proc.Health{}).Routes(open) // alive is all that this port tells
-		server := rpc.NewServer(rpc.ServerOptions{Token: secrets.token, Log: log, Registerer: opts.Registerer})
-		ingestv1.RegisterIngestServiceServer(server, service)
-
-		endpoints, pods := targets.First(ctx)
-		if err := checkKey(log, known, endpoints, pods); err != nil {
-			return err
-		}
-		working, stop := context.WithCancel(ctx)
-		defer stop()
-		var work errgroup.Group
-		work.Go(func() error { box.Run(working); return nil })
-		work.Go(func() error { targets.Run(working); return nil })
-		work.Go(func() error { jobs.Run(working); return nil })
-		work.Go(func() error { return keepOldest(working, meta, account, jobs.Oldest, log) })
-		work.Go(func() error { skew.run(working); return nil })
-		work.Go(func() error { defer stop(); return ingest.Serve(working, listeners.ingest, open, log) })
-		work.Go(func() error { defer stop(); return server.Serve(working, listeners.grpc) })
-		close(started)
-		if opts.Ready != nil {
-			opts.Ready(listeners.addresses())
-		}
-		return work.Wait()
 	})
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// watch wires the collector's parts and runs them until ctx ends. Read it top to
+// bottom: each part needs only what is above it.
+func watch(
+	ctx context.Context, opts Options, secrets secrets, client *runpod.Client, ports listeners, health *proc.Health, ready func(),
+) error {
+	cfg, account, log := opts.Collector, opts.RunPod.Account, opts.Log
+	conn, err := bus.Connect(ctx, opts.NATS)
+	if err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	defer conn.Close()
+	health.Add("nats", func(context.Context) error {
+		if !conn.Connected() {
+			return errAway
+		}
+		return nil
+	})
+	if _, err := conn.EnsureStream(ctx, bus.Events(cfg.MaxStreamBytes)); err != nil {
+		return fmt.Errorf("open the event log: %w", err)
+	}
+	meta, err := conn.Bucket(ctx, bus.BucketConfig{Name: bus.MetaBucket})
+	if err != nil {
+		return err
+	}
+	if secrets.webhook, err = webhookSecret(ctx, meta, secrets.webhook); err != nil {
+		return err
+	}
+
+	tracker := job.NewTracker(job.Options{MaxOpen: cfg.MaxTrackedJobs, Fast: cfg.JobFastInterval, Slow: cfg.JobInterval})
+	past, err := recall(ctx, conn, meta, account, tracker)
+	if err != nil {
+		return fmt.Errorf("read the event log: %w", err)
+	}
+	log.Info("event log read", "targets", past.inventory.Len(), "open_jobs", len(tracker.Open()))
+	if err := announce(ctx, conn); err != nil {
+		return err
+	}
+
+	figures := fleet.New(opts.Registerer, fleet.DefaultMaxTargets)
+	box := outbox.New(outbox.Options{
+		Store: func(ctx context.Context, subject, id string, data []byte) error {
+			if !conn.Connected() {
+				return errAway // an attempt that waits would not count what it holds
+			}
+			_, err := conn.Publish(ctx, bus.Message{Subject: subject, ID: id, Data: data})
+			return err
+		},
+		Hopeless:   func(err error) bool { return errors.Is(err, bus.ErrTooLarge) },
+		MaxFacts:   outbox.DefaultMaxFacts,
+		MaxSamples: outbox.DefaultMaxSamples,
+		Registerer: opts.Registerer,
+		Log:        log,
+	})
+	publish := func(e *eventv1.Event, read time.Time) bool {
+		if !box.Add(e, read) {
+			return false
+		}
+		figures.Observe(e, read)
+		return true
+	}
+
+	clock := poll.NewClock(time.Now(), past.lastSlot)
+	polls := poll.NewMetrics(opts.Registerer)
+	directory := ingest.NewDirectory(account, secrets.webhook)
+	for _, t := range past.inventory.Targets() {
+		enlist(directory, t)
+	}
+	jobWorkers := max(cfg.MaxConcurrent/jobShare, 1)
+	known := past.inventory.Len() > 0
+	skew := newSkew(conn, account)
+	var jobs *job.Follower
+	targets := poll.NewAccount(poll.Options{
+		Account: account, API: client, Clock: clock, Publish: publish,
+		Changed: func(t inventory.Target) { enlist(directory, t) },
+		Removed: func(key inventory.Key) {
+			directory.Remove(key.ID)
+			jobs.Drop(key.ID)
+		},
+		Health: cfg.HealthInterval, Pods: cfg.PodsInterval, Inventory: cfg.InventoryInterval,
+		MaxBackoff: cfg.MaxBackoff, Workers: max(cfg.MaxConcurrent-jobWorkers, 1),
+		Jitter: rand.Float64, Skew: skew.known, Metrics: polls, Log: log,
+	}, past.inventory)
+	jobs = job.NewFollower(job.FollowerOptions{
+		Account: account, Status: client.JobStatus, Clock: clock, Publish: publish,
+		Store:  func(ctx context.Context, e *eventv1.Event) error { return store(ctx, conn, e) },
+		Target: targets.Target, Healthy: targets.Healthy, Round: targets.Round(),
+		Bounds:     job.Options{MaxOpen: cfg.MaxTrackedJobs, Fast: cfg.JobFastInterval, Slow: cfg.JobInterval},
+		MaxBackoff: cfg.MaxBackoff, FailureEvery: cfg.HealthInterval, Workers: jobWorkers,
+		Jitter: rand.Float64, Polls: polls, Metrics: job.NewMetrics(opts.Registerer), Log: log,
+	}, tracker)
+	service := ingest.NewService(ingest.Options{
+		Account: account, Jobs: jobs, Directory: directory, Token: secrets.token,
+		Registerer: opts.Registerer, Log: log,
+	})
+	open := proc.NewMux()
+	service.Routes(open)
+	(&proc.Health{}).Routes(open) // alive is all that this port tells
+	server := rpc.NewServer(rpc.ServerOptions{Token: secrets.token, Log: log, Registerer: opts.Registerer})
+	ingestv1.RegisterIngestServiceServer(server, service)
+
+	endpoints, pods := targets.First(ctx)
+	if err := checkKey(log, known, endpoints, pods); err != nil {
+		return err
+	}
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	var work errgroup.Group
+	work.Go(func() error { box.Run(working); return nil })
+	work.Go(func() error { targets.Run(working); return nil })
+	work.Go(func() error { jobs.Run(working); return nil })
+	work.Go(func() error { return keepOldest(working, meta, account, jobs.Oldest, log) })
+	work.Go(func() error { skew.run(working); return nil })
+	work.Go(func() error { defer stop(); return ingest.Serve(working, ports.ingest, open, log) })
+	work.Go(func() error { defer stop(); return server.Serve(working, ports.grpc) })
+	ready()
+	return work.Wait()
 }
 
 // enlist gives an endpoint its webhook.

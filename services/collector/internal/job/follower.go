@@ -119,12 +119,15 @@ func (f *Follower) Drop(endpoint string) {
 // Register follows jobs of an endpoint until they end. The registrations are
 // stored when it returns. It returns how many were not followed before and how
 // many were. Errors are of the kinds fault.NotFound (the endpoint is not known),
-// fault.Exhausted (too many jobs are followed) and fault.Unavailable (the event
+// fault.Invalid (it has no queue), fault.Exhausted (too many jobs are followed) and fault.Unavailable (the event
 // log is away); none of the jobs is followed anew then.
 func (f *Follower) Register(ctx context.Context, endpoint string, ids []string) (registered, already int, err error) {
 	target, err := f.endpoint(endpoint)
 	if err != nil {
 		return 0, 0, err
+	}
+	if known, _ := f.opts.Target(keyOf(endpoint)); !known.Polled() {
+		return 0, 0, fault.Newf(fault.Invalid, "endpoint %q has no queue, so no jobs", endpoint)
 	}
 	fresh, err := f.admit(endpoint, ids)
 	if err != nil {
@@ -148,11 +151,15 @@ func (f *Follower) Register(ctx context.Context, endpoint string, ids []string) 
 }
 
 func (f *Follower) endpoint(id string) (*eventv1.Target, error) {
-	target, ok := f.opts.Target(inventory.Key{Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, ID: id})
+	target, ok := f.opts.Target(keyOf(id))
 	if !ok {
 		return nil, fault.Newf(fault.NotFound, "endpoint %q is not known to account %q", event.RedactTo(id, MaxID), f.opts.Account)
 	}
 	return f.about(id, target.Name), nil
+}
+
+func keyOf(endpoint string) inventory.Key {
+	return inventory.Key{Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, ID: endpoint}
 }
 
 func (f *Follower) about(id, name string) *eventv1.Target {

@@ -66,7 +66,13 @@ func follow(t *testing.T) *world {
 			return w.away
 		},
 		Target: func(k inventory.Key) (inventory.Target, bool) {
-			return inventory.Target{Key: k, Name: "name"}, k.ID == "ep"
+			spec := &eventv1.EndpointSpec{Type: eventv1.EndpointType_ENDPOINT_TYPE_QUEUE}
+			if k.ID == "lb" {
+				spec.Type = eventv1.EndpointType_ENDPOINT_TYPE_LOAD_BALANCER
+			}
+			return inventory.Target{
+				Key: k, Name: "name", Spec: &eventv1.TargetSpec{Kind: &eventv1.TargetSpec_Endpoint{Endpoint: spec}},
+			}, k.ID != "nope"
 		},
 		Healthy: func(string) bool { return true }, Round: &poll.Round{},
 		Bounds: bounds, MaxBackoff: 5 * time.Minute, FailureEvery: 15 * time.Second, Workers: 4,
@@ -171,6 +177,9 @@ func TestARegistrationIsAllOrNothing(t *testing.T) {
 		w := follow(t)
 		if _, _, err := w.Register(t.Context(), "nope", []string{"a"}); !errors.Is(err, fault.NotFound) {
 			t.Errorf("an unknown endpoint is %v", err)
+		}
+		if _, _, err := w.Register(t.Context(), "lb", []string{"a"}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("a load balancer is %v", err)
 		}
 		if _, _, err := w.Register(t.Context(), "ep", []string{"1", "2", "3", "4", "5", "6"}); !errors.Is(err, fault.Exhausted) {
 			t.Errorf("six of five are %v", err)
