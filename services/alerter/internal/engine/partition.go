@@ -130,7 +130,9 @@ func (p *Partition) advance(to time.Time) {
 	if p.applied > 0 {
 		passed := min(max(time.Duration(stamp-p.stamp), 0), maxStep)
 		if p.speed != 1 {
-			passed = time.Duration(float64(passed) * p.speed)
+			// The bound holds for engine time too: a demo that was stopped for a
+			// minute and a half has not been silent for an hour and a half.
+			passed = min(time.Duration(float64(passed)*p.speed), maxStep)
 		}
 		p.now += int64(passed)
 	}
