@@ -10,13 +10,7 @@ import (
 
 func TestAnAlertFiresAndResolves(t *testing.T) {
 	w := newWorld(t)
-	r := w.start().await(64)
-	eventually(t, "the rules are in force", func() error {
-		if n := r.metric("tocsin_alerter_events_applied_total"); n < 64 {
-			return fmt.Errorf("%v messages are applied", n)
-		}
-		return nil
-	})
+	r := w.start().await(64).inForce()
 	fired := w.queue("one", 20)
 	told := w.notifier.await("one", "f")
 	if c := told[0].GetCause(); c.GetSequence() != fired {
@@ -53,7 +47,7 @@ func TestARestartTellsNothingTwice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			first := w.start().await(64)
+			first := w.start().await(64).inForce()
 			w.queue("one", 20)
 			w.queue("two", 20)
 			w.queue("three", 7) // pending
@@ -102,7 +96,7 @@ func (w *world) dropSnapshots() {
 
 func TestRedisFlushedWhileItRuns(t *testing.T) {
 	w := newWorld(t)
-	r := w.start().await(64)
+	r := w.start().await(64).inForce()
 	w.queue("one", 20)
 	before := w.notifier.await("one", "f")
 	w.redis.FlushAll(t)
@@ -119,7 +113,7 @@ func TestRedisFlushedWhileItRuns(t *testing.T) {
 
 func TestColdRebuildComparesWithWhatWasTold(t *testing.T) {
 	w := newWorld(t)
-	first := w.start().await(64)
+	first := w.start().await(64).inForce()
 	w.queue("gone", 20)
 	w.queue("stays", 20)
 	gone, stays := w.notifier.await("gone", "f")[0], w.notifier.await("stays", "f")[0]
@@ -159,7 +153,7 @@ func TestColdRebuildComparesWithWhatWasTold(t *testing.T) {
 
 func TestTwoReplicasShareAndTakeOver(t *testing.T) {
 	w := newWorld(t)
-	a := w.start().await(64)
+	a := w.start().await(64).inForce()
 	for i := range 20 {
 		w.queue(fmt.Sprint("e", i), 20)
 	}

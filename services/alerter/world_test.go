@@ -192,6 +192,19 @@ func (r *running) await(partitions float64) *running {
 	return r
 }
 
+// inForce waits until the first alerter of a world has its rules in force: what
+// happens before is judged by nothing.
+func (r *running) inForce() *running {
+	r.t.Helper()
+	eventually(r.t, "the rules are in force", func() error {
+		if n := r.metric("tocsin_alerter_events_applied_total"); n < 64 {
+			return fmt.Errorf("%v messages are applied", n)
+		}
+		return nil
+	})
+	return r
+}
+
 // eventually waits until check has no error.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
