@@ -79,7 +79,7 @@ func (p *parser) checkIdentity(r *Rule, labelSets map[string]Position) {
 	if r.Alert == "" || r.On == "" {
 		return
 	}
-	key := r.Alert + "\xff" + string(r.On) + labelKey(r.Labels)
+	key := r.Alert + labelKey(r.On, r.Labels)
 	if first, twice := labelSets[key]; twice {
 		p.mistake(r.Source, "the alert `%s` on %s has the same labels as the rule at %s, so their alerts could not be told apart", r.Alert, r.On, first)
 		return

@@ -91,9 +91,9 @@ type Rule struct {
 }
 
 // Key identifies the rule in its set: group, name, and what tells it from
-// rules of the same name.
+// rules of the same name, e.g. endpoints/Queue{on="endpoint",severity="warning"}.
 func (r *Rule) Key() string {
-	return r.Group + "/" + r.Alert + "/" + string(r.On) + labelKey(r.Labels)
+	return r.Group + "/" + r.Alert + labelKey(r.On, r.Labels)
 }
 
 // ExprPosition returns where the byte at offset of Expr stands in its file.
@@ -183,14 +183,13 @@ func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
 	return set, nil
 }
 
-func labelKey(labels map[string]string) string {
+func labelKey(on On, labels map[string]string) string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "{on=%q", string(on))
 	for _, name := range sortedKeys(labels) {
-		b.WriteByte('\xff')
-		b.WriteString(name)
-		b.WriteByte('\xff')
-		b.WriteString(labels[name])
+		fmt.Fprintf(&b, ",%s=%q", name, labels[name])
 	}
+	b.WriteByte('}')
 	return b.String()
 }
 

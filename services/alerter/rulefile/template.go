@@ -99,7 +99,7 @@ func (t *Template) Render(d TemplateData) (string, error) {
 	if err := t.tmpl.Execute(&out, d); err != nil {
 		return "", errors.New(plainTemplateError(err))
 	}
-	return out.String(), nil
+	return strings.ToValidUTF8(out.String(), "?"), nil
 }
 
 // plainTemplateError drops the reader's own prefix, whose columns count the prelude.

@@ -185,6 +185,9 @@ func (p *Partition) sampled(t *target, s sample) {
 	t.slot, t.interval = s.slot, p.real(interval)
 	t.sampled = max(t.sampled, p.nowMs()-p.real(s.held))
 	t.sampledAt = p.step.message.Time.Add(-s.held).UnixNano()
+	for _, w := range t.watches {
+		p.delay(w, p.nowMs())
+	}
 	s.take()
 	if late {
 		p.recordCounters(t)
@@ -193,9 +196,6 @@ func (p *Partition) sampled(t *target, s sample) {
 	t.failure = nil
 	p.record(t, factsOfSample|factsOfState|factsOfJobs)
 	p.tidy(t)
-	for _, w := range t.watches {
-		p.delay(w, p.nowMs())
-	}
 	p.judge(t)
 }
 
@@ -236,21 +236,23 @@ func (p *Partition) removed(t *target) {
 			p.end(t.alerts[i], now, reasonTargetRemoved)
 		}
 	}
+	p.touch(t)
 	p.touchJobs(t)
-	p.dirty.targets[t.token+goneSuffix] = struct{}{}
 	p.strip(t)
 	*t = target{
 		token: t.token, target: t.target, labels: t.labels, overrides: t.overrides, firstSeen: t.firstSeen,
 		gone: now, slot: t.slot, interval: t.interval, sampled: never, alerts: t.alerts,
 	}
+	p.touch(t)
 	p.equip(t)
 	p.judge(t)
 }
 
 // revive forgets that a target was removed.
 func (p *Partition) revive(t *target) {
+	p.touch(t)
 	t.gone, t.firstSeen, t.slot = never, p.nowMs(), 0
-	p.dirty.targets[t.token+goneSuffix] = struct{}{}
+	p.touch(t)
 	p.equip(t)
 }
 
@@ -262,5 +264,4 @@ func (p *Partition) forget(t *target, at int64) {
 	t.dropped = true
 	delete(p.targets, t.token)
 	p.touch(t)
-	p.dirty.targets[t.token+goneSuffix] = struct{}{}
 }

@@ -193,8 +193,15 @@ func (p *Partition) problem(kind ProblemKind, rule, target, format string, args 
 	p.step.Problems = append(p.step.Problems, Problem{Kind: kind, Rule: rule, Target: target, Detail: fmt.Sprintf(format, args...)})
 }
 
-// touch notes that a target's value must be written.
-func (p *Partition) touch(t *target) { p.dirty.targets[t.token] = struct{}{} }
+// touch notes that a target's value must be written. That of a removed target
+// stands under a key of its own.
+func (p *Partition) touch(t *target) {
+	key := t.token
+	if !t.live() {
+		key += goneSuffix
+	}
+	p.dirty.targets[key] = struct{}{}
+}
 
 // touchJobs notes that a target's jobs must be written.
 func (p *Partition) touchJobs(t *target) { p.dirty.targets[t.token+jobsSuffix] = struct{}{} }
