@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/rpc"
+	"github.com/tocsin-dev/tocsin/internal/secret"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
+)
+
+// queryTimeout bounds one page of alerts; an alerter answers in milliseconds.
+const queryTimeout = 10 * time.Second
+
+// alertsCommand lists alerts by the alerter's query API.
+type alertsCommand struct {
+	Address  string        `help:"gRPC address of the alerter." default:"127.0.0.1:9091"`
+	Token    secret.String `help:"Bearer token of the alerter." env:"TOCSIN_ALERTER_TOKEN" placeholder:"TOKEN"`
+	Matchers []string      `arg:"" optional:"" help:"Matchers as Alertmanager writes them, e.g. severity=\"critical\"; all must hold."`
+}
+
+// Run prints one line for each alert, those that fire first.
+func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
+	conn, err := rpc.Dial(c.Address, rpc.DialOptions{Token: c.Token})
+	if err != nil {
+		return fmt.Errorf("connect to the alerter at %s: %w", c.Address, err)
+	}
+	defer conn.Close()
+	client := queryv1.NewQueryServiceClient(conn)
+
+	var alerts []*alertv1.Alert
+	for page := ""; ; {
+		call, cancel := context.WithTimeout(ctx, queryTimeout)
+		answer, err := client.ListAlerts(call, &queryv1.ListAlertsRequest{Matchers: c.Matchers, PageSize: 1000, PageToken: page})
+		cancel()
+		if err != nil {
+			return fmt.Errorf("ask the alerter at %s: %w", c.Address, err)
+		}
+		alerts = append(alerts, answer.GetAlerts()...)
+		if page = answer.GetNextPageToken(); page == "" {
+			break
+		}
+	}
+	if len(alerts) == 0 {
+		fmt.Fprintln(t.out, "no alerts")
+		return nil
+	}
+	slices.SortFunc(alerts, func(a, b *alertv1.Alert) int {
+		if a.GetState() != b.GetState() {
+			return int(b.GetState()) - int(a.GetState())
+		}
+		if order := a.GetActiveAt().AsTime().Compare(b.GetActiveAt().AsTime()); order != 0 {
+			return order
+		}
+		return strings.Compare(a.GetId(), b.GetId())
+	})
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "STATE\tSINCE\tSEVERITY\tALERT\tTARGET\tSUMMARY")
+	for _, a := range alerts {
+		state := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ALERT_STATE_"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", state, a.GetActiveAt().AsTime().Local().Format(time.DateTime),
+			a.GetLabels()["severity"], a.GetRule(), a.GetTarget().GetId(), printable(a.GetAnnotations()["summary"]))
+	}
+	return w.Flush()
+}
+
+// printable keeps a text that came from outside from moving the cursor.
+func printable(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, text)
+}

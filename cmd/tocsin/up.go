@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/stack"
+	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/services/alerter"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
+	"github.com/tocsin-dev/tocsin/services/collector"
+	"github.com/tocsin-dev/tocsin/services/notifier"
+)
+
+// upCommand watches a RunPod account.
+type upCommand struct {
+	Config   string `help:"Configuration file; without one everything has its default." type:"existingfile" placeholder:"FILE"`
+	Data     string `help:"Data directory (default: ~/.local/state/tocsin/up)." type:"path" placeholder:"DIR"`
+	Insecure bool   `help:"Let other machines reach ports that ask for no token."`
+}
+
+// config is what the file of a single process may say.
+type config struct {
+	runpod    collector.RunPodConfig
+	targets   []rulefile.TargetPattern
+	collector collector.Config
+	alerter   alerter.Config
+	notifier  notifier.Config
+	log       proc.LogConfig
+}
+
+// load reads the file at path, if any, and the environment.
+func load(path string, insecure bool) (*config, error) {
+	c := &config{
+		runpod:    collector.DefaultRunPodConfig(),
+		collector: collector.DefaultConfig(),
+		alerter:   alerter.DefaultConfig(),
+		notifier:  notifier.DefaultConfig(),
+		log:       proc.DefaultLogConfig(),
+	}
+	c.collector.Insecure, c.alerter.Insecure, c.notifier.Insecure = insecure, insecure, insecure
+	err := proc.Load(path, os.Environ(), map[string]any{
+		"runpod":    &c.runpod,
+		"targets":   &c.targets,
+		"collector": &c.collector,
+		"alerter":   &c.alerter,
+		"notifier":  &c.notifier,
+		"log":       &c.log,
+	})
+	return c, err
+}
+
+// options turns the configuration into what the stack runs.
+func (c *config) options() (stack.Options, error) {
+	o := stack.Options{
+		Collector: collector.DefaultOptions(),
+		Alerter:   alerter.DefaultOptions(),
+		Notifier:  notifier.DefaultOptions(),
+	}
+	o.Collector.RunPod, o.Collector.Collector = c.runpod, c.collector
+	err := errors.Join(c.alerter.Apply(&o.Alerter), c.notifier.Apply(&o.Notifier))
+	o.Alerter.Targets = c.targets
+	return o, proc.Usage(err)
+}
+
+// Run watches the account until ctx ends.
+func (c *upCommand) Run(ctx context.Context, t terminal) error {
+	cfg, err := load(c.Config, c.Insecure)
+	if err != nil {
+		return err
+	}
+	if _, err := cfg.runpod.Key(os.Getenv); errors.Is(err, collector.ErrNoKey) {
+		return proc.Usage(fmt.Errorf("%w (make demo needs none)", err))
+	} else if err != nil {
+		return proc.Usage(err)
+	}
+	o, err := cfg.options()
+	if err != nil {
+		return err
+	}
+	if o.Dir = c.Data; o.Dir == "" {
+		if o.Dir, err = stateDir("up"); err != nil {
+			return err
+		}
+	}
+	if o.Log, err = proc.Logger(t.err, cfg.log); err != nil {
+		return proc.Usage(err)
+	}
+	o.Notifier.Print = func(line string) { fmt.Fprintln(t.out, line) }
+	o.Ready = func(a stack.Addresses) {
+		fmt.Fprintf(t.out, "Tocsin watches account %q. Its data is in %s.\n", cfg.runpod.Account, o.Dir)
+		printAddresses(t, a)
+	}
+	return stack.Run(ctx, o)
+}
+
+// printAddresses tells where everything is served.
+func printAddresses(t terminal, a stack.Addresses) {
+	for _, line := range []struct{ what, where any }{
+		{"jobs and webhooks  ", a.Collector.Ingest},
+		{"fleet metrics      ", fmt.Sprintf("http://%s/metrics", a.Collector.HTTP)},
+		{"alerter metrics    ", fmt.Sprintf("http://%s/metrics", a.Alerter.HTTP)},
+		{"notifier metrics   ", fmt.Sprintf("http://%s/metrics", a.Notifier.HTTP)},
+		{"query API (gRPC)   ", a.Alerter.GRPC},
+		{"notifier API (gRPC)", a.Notifier.GRPC},
+		{"ingest API (gRPC)  ", a.Collector.GRPC},
+	} {
+		fmt.Fprintf(t.out, "  %s  %v\n", line.what, line.where)
+	}
+}
