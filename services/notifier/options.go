@@ -52,13 +52,13 @@ func (c *Config) Validate() error {
 	token := c.Token
 	var errs []error
 	if c.TokenFile != "" && token.Set() {
-		errs = append(errs, errors.New("notifier.token and notifier.token_file are both set"))
+		errs = append(errs, errors.New("token: it and token_file are both set"))
 	} else if c.TokenFile != "" {
 		token = "from a file"
 	}
 	if c.ExternalURL != "" {
 		if u, err := url.Parse(c.ExternalURL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			errs = append(errs, errors.New("notifier.external_url: not an http or https URL"))
+			errs = append(errs, errors.New("external_url: not an http or https URL"))
 		}
 	}
 	errs = append(errs,

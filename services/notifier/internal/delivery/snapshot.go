@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
@@ -80,6 +81,27 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// Rebase forgets the places of everything in ALERTS, for a stream that was
+// created anew and counts from 1 again. What receivers were told stays known.
+func (c *Core) Rebase() {
+	c.applied, c.alertsSeq = 0, 0
+	for _, a := range c.alerts {
+		a.version = 0
+	}
+	for _, l := range c.lanes {
+		for _, m := range l.members {
+			m.toldVersion = 0
+		}
+		if l.pending == nil {
+			continue
+		}
+		l.pending.intent = proto.CloneOf(l.pending.intent)
+		for _, s := range l.pending.intent.GetMentions() {
+			s.Version = 0
+		}
+	}
 }
 
 func (c *Core) restoreLane(s *deliveryv1.LaneState) {

@@ -175,6 +175,14 @@ func (c *Core) Step(now time.Time) Actions {
 	return out
 }
 
+// Drain returns the records that were made since the last Step, for an owner that
+// starts no attempts any more.
+func (c *Core) Drain() []ShardRecord {
+	records := c.out.Records
+	c.out = Actions{}
+	return records
+}
+
 func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
 // admit starts waiting attempts while the pool has free slots.

@@ -95,7 +95,14 @@ func (j *Journal) replay(ctx context.Context, core *delivery.Core) error {
 	read, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	err = j.conn.Read(read, bus.ReadOptions{
-		Stream: bus.DeliveriesStream, From: from + 1, Idle: func() { stop(caughtUp) },
+		Stream: bus.DeliveriesStream, From: from + 1,
+		Idle: func() {
+			// Nothing comes: either the server is slow, or the last message was
+			// removed from the stream.
+			if _, kept, err := j.conn.At(read, bus.DeliveriesStream, state.LastSeq); err == nil && !kept {
+				stop(caughtUp)
+			}
+		},
 	}, func(d bus.Delivery) error {
 		if shard, ok := shardOf(d.Subject); ok {
 			core.ApplyJournal(shard, d.Seq, j.decode(ctx, d))

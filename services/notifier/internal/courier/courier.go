@@ -1,0 +1,338 @@
+// Package courier runs the delivery core: it feeds it with alerts, the journal
+// and the results of attempts, and does what the core says.
+//
+// One goroutine owns the core; readers, writers and attempts talk to it over
+// channels. Nothing is sent before the journal and the alerts are caught up with
+// what was stored when the courier began. When its context ends, attempts in
+// flight get a moment, what became of them is journaled, and a snapshot is
+// taken.
+package courier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/settings"
+)
+
+const (
+	// snapshotEvery is how often a changed state is saved: a restart replays at
+	// most a minute of the journal.
+	snapshotEvery = time.Minute
+	// longestWait bounds the sleep of the owner, so that a wall clock that leaps
+	// forward is noticed.
+	longestWait = 10 * time.Second
+	// maxWaiting stops the intake of alerts while so many records are not
+	// journaled: 20,000 of about 1 KiB are 20 MiB.
+	maxWaiting = 20_000
+	// alertsAhead is how many messages of ALERTS are decoded ahead.
+	alertsAhead = 64
+	// stopGrace is how long attempts in flight may take when the process stops,
+	// and stopLimit how long all of stopping may; Ctrl-C must end within 3 s.
+	stopGrace = time.Second
+	stopLimit = 2 * time.Second
+)
+
+// Options are what a courier needs.
+type Options struct {
+	// Conn is the connection to JetStream.
+	Conn *bus.Conn
+	// Owner names this process in the journal.
+	Owner string
+	// Settings are routes and receivers.
+	Settings *settings.Settings
+	// Render writes bodies.
+	Render func(delivery.Notice) delivery.Body
+	// Sender makes attempts.
+	Sender *Sender
+	// Metrics count.
+	Metrics *Metrics
+	// Log receives one line for each attempt.
+	Log *slog.Logger
+}
+
+// Courier delivers while it leads. Make it with New and call Run once.
+type Courier struct {
+	o       Options
+	ready   func()
+	core    *delivery.Core
+	journal *journal.Journal
+	saved   *journal.Snapshots
+	writer  *journal.Writer
+
+	alerts  chan delivery.AlertMessage
+	idle    chan struct{}
+	stored  chan journal.Stored
+	results chan result
+	queries chan query
+	waiting []query
+	running int
+	gone    chan struct{} // closed when nobody takes results any more
+
+	alertsState     bus.StreamState
+	deliveriesState bus.StreamState
+	changed         bool       // since the last snapshot
+	saving          bool       // a snapshot is being stored
+	saveDone        chan error // its end
+
+	attempts       context.Context // of all attempts
+	cancelAttempts context.CancelCauseFunc
+}
+
+// query asks for the alerts that fire in a partition, once the message min of
+// ALERTS is applied.
+type query struct {
+	partition int
+	min       uint64
+	answer    chan []*alertv1.Alert // has room for the answer
+}
+
+// New returns a courier that has not begun.
+func New(o Options) *Courier {
+	return &Courier{
+		o:       o,
+		ready:   func() {},
+		journal: journal.New(o.Conn, o.Owner, o.Log),
+		core: delivery.New(delivery.Options{
+			Table:      route.NewTable(o.Settings.Route, o.Settings.Receivers()),
+			Inhibitor:  route.NewInhibitor(o.Settings.InhibitRules),
+			Render:     o.Render,
+			ConfigHash: o.Settings.Hash,
+			Start:      time.Now(),
+		}),
+		alerts:   make(chan delivery.AlertMessage, alertsAhead),
+		idle:     make(chan struct{}, 1),
+		stored:   make(chan journal.Stored),
+		results:  make(chan result),
+		queries:  make(chan query),
+		gone:     make(chan struct{}),
+		saveDone: make(chan error, 1),
+	}
+}
+
+// OnReady sets what is called once, when the courier is caught up. Call it
+// before Run.
+func (c *Courier) OnReady(f func()) { c.ready = f }
+
+// Active returns the alerts of a partition that fire, by everything that is
+// stored up to the message min of ALERTS.
+func (c *Courier) Active(ctx context.Context, partition int, min uint64) ([]*alertv1.Alert, error) {
+	q := query{partition: partition, min: min, answer: make(chan []*alertv1.Alert, 1)}
+	select {
+	case c.queries <- q:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("list active alerts: %w", context.Cause(ctx))
+	}
+	select {
+	case list := <-q.answer:
+		return list, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("list active alerts: %w", context.Cause(ctx))
+	}
+}
+
+// errDone ends the helpers of Run when the owner is done.
+var errDone = errors.New("done")
+
+// Run delivers until ctx ends, and returns nil then. When lost ends first, it
+// stops at once: another notifier may lead already. It returns
+// [journal.ErrFenced] when another one does.
+func (c *Courier) Run(ctx, lost context.Context) error {
+	first, err := c.load(lost)
+	if err != nil {
+		return err
+	}
+	g, helping := errgroup.WithContext(lost)
+	helping, dismiss := context.WithCancelCause(helping)
+	g.Go(func() error { return c.readAlerts(helping) })
+	g.Go(func() error { return c.writer.Run(helping) })
+	g.Go(func() error {
+		defer dismiss(errDone)
+		return c.lead(ctx, helping, first)
+	})
+	err = g.Wait()
+	if errors.Is(err, errDone) || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// lead owns the core from the catch-up to the end.
+func (c *Courier) lead(ctx, helping context.Context, first bool) error {
+	defer close(c.gone)
+	c.attempts, c.cancelAttempts = context.WithCancelCause(helping)
+	defer c.cancelAttempts(errDone)
+	if err := c.catchUp(ctx, helping); err != nil {
+		return err
+	}
+	for _, lane := range c.core.GoLive(time.Now()) {
+		c.o.Metrics.message(lane, "dead")
+		c.o.Log.ErrorContext(ctx, "a receiver is not configured any more and will not be told the end of its alerts",
+			"receiver", lane.Receiver, "integration", lane.Integration, "group_key", lane.GroupKey)
+	}
+	if first {
+		// From here on everything is to be told, so a restart must know where "here" is.
+		if err := c.save(helping); err != nil {
+			return err
+		}
+	}
+	c.ready()
+	if err := c.loop(ctx, helping); err != nil {
+		return err
+	}
+	return c.stop(helping)
+}
+
+// loop is the owner's life.
+func (c *Courier) loop(ctx, helping context.Context) error {
+	snapshots := time.NewTicker(snapshotEvery)
+	defer snapshots.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		c.act()
+		timer.Reset(c.wait())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-helping.Done():
+			return context.Cause(helping)
+		case m := <-c.input():
+			c.take(m)
+		case <-c.idle:
+		case r := <-c.results:
+			c.finish(r)
+		case s := <-c.stored:
+			c.core.Journaled(s.Shard, s.Seq, s.Records)
+		case q := <-c.queries:
+			c.waiting = append(c.waiting, q)
+		case err := <-c.saveDone:
+			c.saveEnded(helping, err)
+		case <-snapshots.C:
+			c.saveLater(helping)
+		case <-timer.C:
+		}
+		c.answer()
+	}
+}
+
+// input returns the channel of alerts, or nil while the journal is behind.
+func (c *Courier) input() <-chan delivery.AlertMessage {
+	if c.writer.Waiting() > maxWaiting {
+		return nil
+	}
+	return c.alerts
+}
+
+// take applies a message and all that wait behind it, so that a decision knows
+// what is known.
+func (c *Courier) take(m delivery.AlertMessage) {
+	now := time.Now()
+	c.apply(now, m)
+	for range alertsAhead {
+		select {
+		case m := <-c.alerts:
+			c.apply(now, m)
+		default:
+			return
+		}
+	}
+}
+
+func (c *Courier) apply(now time.Time, m delivery.AlertMessage) {
+	c.core.ApplyAlerts(now, m)
+	c.o.Metrics.applied.Set(float64(m.Seq))
+	c.changed = true
+}
+
+// act lets the core decide, and does what it says.
+func (c *Courier) act() {
+	out := c.core.Step(time.Now())
+	for _, r := range out.Records {
+		c.writer.Append(r)
+		c.changed = true
+	}
+	for _, lane := range out.Superseded {
+		c.o.Metrics.message(lane, "superseded")
+	}
+	for _, a := range out.Attempts {
+		c.running++
+		go func() {
+			select {
+			case c.results <- c.o.Sender.attempt(c.attempts, a):
+			case <-c.gone:
+			}
+		}()
+	}
+	c.o.Metrics.pendingMessages(c.core.Pending())
+}
+
+func (c *Courier) wait() time.Duration {
+	at, ok := c.core.Deadline()
+	if !ok {
+		return longestWait
+	}
+	return min(max(0, time.Until(at)), longestWait)
+}
+
+// finish hands a result to the core, and writes the line of the attempt.
+func (c *Courier) finish(r result) {
+	c.running--
+	now := time.Now()
+	v := c.core.Finished(r.attempt, r.outcome, now)
+	c.o.Metrics.attempt(r, v, now)
+	level, word := slog.LevelWarn, "failed"
+	switch v.Result {
+	case deliveryv1.Outcome_OUTCOME_TOLD:
+		level, word = slog.LevelInfo, "told"
+	case deliveryv1.Outcome_OUTCOME_DEAD:
+		level, word = slog.LevelError, "dead"
+	case deliveryv1.Outcome_OUTCOME_UNSPECIFIED:
+		level, word = slog.LevelInfo, "given up by us"
+	}
+	attrs := []slog.Attr{
+		slog.String("delivery_id", r.attempt.ID), slog.String("receiver", r.attempt.Lane.Receiver),
+		slog.String("integration", r.attempt.Lane.Integration), slog.String("group_key", r.attempt.Lane.GroupKey),
+		slog.Any("alert_ids", r.attempt.Alerts[:min(len(r.attempt.Alerts), maxLogged)]), slog.Int("alerts", len(r.attempt.Alerts)),
+		slog.Int("attempt", r.attempt.Number), slog.Int("bytes", len(r.attempt.Body.Bytes)),
+		slog.String("result", word), slog.Int("status", r.outcome.Status), slog.Duration("took", r.took),
+	}
+	if !v.RetryAt.IsZero() {
+		attrs = append(attrs, slog.Duration("retry_in", v.RetryAt.Sub(now)))
+	}
+	if r.outcome.Error != "" {
+		attrs = append(attrs, slog.String("err", r.outcome.Error))
+	}
+	if r.outcome.Gone {
+		attrs = append(attrs, slog.String("note", "the receiver answered 410: it is left alone until the next start"))
+	}
+	c.o.Log.LogAttrs(context.Background(), level, "delivery attempted", attrs...)
+}
+
+// maxLogged bounds the alert ids in the line of an attempt.
+const maxLogged = 10
+
+// answer answers the queries whose alerts are applied by now.
+func (c *Courier) answer() {
+	kept := c.waiting[:0]
+	for _, q := range c.waiting {
+		if c.core.AlertsSequence() < q.min {
+			kept = append(kept, q)
+			continue
+		}
+		q.answer <- c.core.Active(q.partition)
+	}
+	clear(c.waiting[len(kept):])
+	c.waiting = kept
+}

@@ -1,0 +1,119 @@
+package courier
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/send"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/settings"
+)
+
+// Sender makes attempts over the configured integrations.
+type Sender struct {
+	ways map[[2]string]way
+	mu   sync.Mutex // one line is printed at a time
+	line func(string)
+}
+
+// way is one integration and how to reach it.
+type way struct {
+	settings.Integration
+	client *send.Client // nil for those that print
+}
+
+// result is what became of an attempt, and how long it took.
+type result struct {
+	attempt delivery.Attempt
+	outcome delivery.Outcome
+	took    time.Duration
+}
+
+// NewSender returns a sender. Integrations that print call line with each line,
+// one at a time. It returns an error when files that the configuration names
+// cannot be read.
+func NewSender(integrations []settings.Integration, userAgent string, line func(string)) (*Sender, error) {
+	s := &Sender{ways: map[[2]string]way{}, line: line}
+	for _, in := range integrations {
+		w := way{Integration: in}
+		if in.Format != settings.FormatPrint {
+			client, err := send.NewClient(send.Options{
+				Name: in.Receiver + "/" + in.Name, HTTP: in.HTTP, Guard: send.Operator, Timeout: in.Timeout, UserAgent: userAgent,
+			})
+			if err != nil {
+				return nil, err
+			}
+			w.client = client
+		}
+		s.ways[[2]string{in.Receiver, in.Name}] = w
+	}
+	return s, nil
+}
+
+// Close closes idle connections.
+func (s *Sender) Close() {
+	for _, w := range s.ways {
+		if w.client != nil {
+			w.client.Close()
+		}
+	}
+}
+
+// attempt makes one attempt.
+func (s *Sender) attempt(ctx context.Context, a delivery.Attempt) result {
+	begin := time.Now()
+	w := s.ways[[2]string{a.Lane.Receiver, a.Lane.Integration}]
+	r := result{attempt: a}
+	if w.Format == settings.FormatPrint {
+		r.outcome = s.print(a)
+	} else {
+		r.outcome = w.post(ctx, a)
+	}
+	r.outcome.Canceled = ctx.Err() != nil && !r.outcome.Told
+	r.took = time.Since(begin)
+	return r
+}
+
+func (s *Sender) print(a delivery.Attempt) delivery.Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(string(a.Body.Bytes)) {
+		s.line(strings.TrimSuffix(line, "\n"))
+	}
+	return delivery.Outcome{Told: true}
+}
+
+func (w way) post(ctx context.Context, a delivery.Attempt) delivery.Outcome {
+	to, err := w.Endpoint.URL()
+	if err != nil {
+		return delivery.Outcome{Error: err.Error()}
+	}
+	now := time.Now()
+	header := http.Header{"Content-Type": {a.Body.ContentType}}
+	w.Key.Apply(header, a.ID, now, a.Body.Bytes)
+	return outcome(w.client.Post(ctx, now, send.Request{URL: to, Header: header, Body: a.Body.Bytes}))
+}
+
+// outcome judges an answer. A 2xx whose body does not end is a 2xx.
+func outcome(a send.Answer) delivery.Outcome {
+	o := delivery.Outcome{Status: a.Status, RetryAfter: a.RetryAfter}
+	switch {
+	case a.Status >= 200 && a.Status < 300:
+		o.Told = true
+		return o
+	case a.Status == 0:
+		o.Error = a.Err.Error()
+		return o
+	}
+	o.Gone = a.Status == http.StatusGone
+	o.Throttled = a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable
+	o.Error = strings.TrimSpace(fmt.Sprintf("answered %d %s", a.Status, http.StatusText(a.Status)))
+	if a.Excerpt != "" {
+		o.Error += ": " + a.Excerpt
+	}
+	return o
+}

@@ -1,0 +1,208 @@
+package courier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
+)
+
+// load brings the core to the newest snapshot and the end of the journal, and
+// fences former owners. first tells that there was no snapshot.
+func (c *Courier) load(ctx context.Context) (first bool, err error) {
+	begin := time.Now()
+	if c.alertsState, err = c.o.Conn.EnsureStream(ctx, bus.Alerts()); err != nil {
+		return false, err
+	}
+	if c.deliveriesState, err = c.o.Conn.EnsureStream(ctx, bus.Deliveries()); err != nil {
+		return false, err
+	}
+	c.saved, err = journal.OpenSnapshots(ctx, c.o.Conn, bus.DeliverySnapshotsBucket, c.o.Log)
+	if err != nil {
+		return false, err
+	}
+	snapshot, err := c.saved.Load(ctx)
+	if err != nil {
+		return false, err
+	}
+	otherAlerts := false
+	if snapshot != nil {
+		otherAlerts = c.fit(ctx, snapshot)
+		if err := c.core.Restore(snapshot); err != nil {
+			return false, fmt.Errorf("restore deliveries: %w", err)
+		}
+	}
+	last, err := c.journal.Open(ctx, c.core, c.alertsState.LastSeq)
+	if err != nil {
+		return false, err
+	}
+	if otherAlerts {
+		c.core.Rebase()
+	}
+	c.writer = c.journal.Writer(last, c.stored)
+	c.o.Log.InfoContext(ctx, "deliveries loaded", "snapshot", snapshot != nil, "alerts_seq", c.core.AlertsSequence(),
+		"alerts_head", c.alertsState.LastSeq, "took", time.Since(begin))
+	return snapshot == nil, nil
+}
+
+// fit makes a snapshot ignore the places of streams that are not the ones it
+// was taken of. It reports whether ALERTS is another one.
+func (c *Courier) fit(ctx context.Context, s *deliveryv1.Snapshot) (otherAlerts bool) {
+	if !s.GetDeliveriesCreated().AsTime().Equal(c.deliveriesState.Created) {
+		c.o.Log.WarnContext(ctx, "the journal was created anew since the last snapshot", "created", c.deliveriesState.Created)
+		s.ShardSequences = make([]uint64, delivery.Shards)
+	}
+	if !s.GetAlertsCreated().AsTime().Equal(c.alertsState.Created) {
+		c.o.Log.WarnContext(ctx, "the stream of alerts was created anew since the last snapshot", "created", c.alertsState.Created)
+		s.AlertsSequence = 0
+		return true
+	}
+	return false
+}
+
+// readAlerts decodes ALERTS, from what the core knows on, until ctx ends.
+func (c *Courier) readAlerts(ctx context.Context) error {
+	err := c.o.Conn.Read(ctx, bus.ReadOptions{
+		Stream: bus.AlertsStream, From: c.core.AlertsSequence() + 1,
+		Idle: func() {
+			select {
+			case c.idle <- struct{}{}:
+			default:
+			}
+		},
+	}, func(d bus.Delivery) error {
+		select {
+		case c.alerts <- c.decode(ctx, d):
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("read alerts: %w", err)
+}
+
+// decode returns a message of ALERTS. One that cannot be read is counted and
+// passed on empty.
+func (c *Courier) decode(ctx context.Context, d bus.Delivery) delivery.AlertMessage {
+	m := delivery.AlertMessage{Seq: d.Seq, Stored: d.Time}
+	partition, err := strconv.Atoi(d.Subject[strings.LastIndexByte(d.Subject, '.')+1:])
+	var b alertv1.TransitionBatch
+	if err := errors.Join(err, proto.Unmarshal(d.Data, &b)); err != nil {
+		c.o.Metrics.undecodable.Inc()
+		c.o.Log.ErrorContext(ctx, "an alert message cannot be read and is skipped", "subject", d.Subject, "seq", d.Seq, "err", err)
+		return m
+	}
+	m.Partition, m.Transitions = partition, b.GetTransitions()
+	return m
+}
+
+// catchUp applies the alerts that were stored when the courier began.
+func (c *Courier) catchUp(ctx, helping context.Context) error {
+	if c.alertsState.Messages == 0 {
+		return nil
+	}
+	for c.core.AlertsSequence() < c.alertsState.LastSeq {
+		select {
+		case m := <-c.alerts:
+			c.apply(time.Now(), m)
+		case <-c.idle:
+			// Nothing comes: either the server is slow, or the last messages were
+			// removed from the stream.
+			_, kept, err := c.o.Conn.At(helping, bus.AlertsStream, c.alertsState.LastSeq)
+			if err != nil || (!kept && len(c.alerts) == 0) {
+				return err
+			}
+		case s := <-c.stored:
+			c.core.Journaled(s.Shard, s.Seq, s.Records)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-helping.Done():
+			return context.Cause(helping)
+		}
+	}
+	return nil
+}
+
+// snapshot returns the state for the object store.
+func (c *Courier) snapshot() *deliveryv1.Snapshot {
+	s := c.core.Snapshot(time.Now())
+	s.AlertsCreated = timestamppb.New(c.alertsState.Created)
+	s.DeliveriesCreated = timestamppb.New(c.deliveriesState.Created)
+	return s
+}
+
+// save takes a snapshot now.
+func (c *Courier) save(ctx context.Context) error {
+	begin := time.Now()
+	c.changed = false
+	size, err := c.saved.Save(ctx, c.snapshot())
+	c.o.Metrics.snapshot(size, time.Since(begin), err)
+	return err
+}
+
+// saveLater takes a snapshot if something changed, and stores it beside the
+// owner's work.
+func (c *Courier) saveLater(ctx context.Context) {
+	if !c.changed || c.saving {
+		return
+	}
+	s, begin := c.snapshot(), time.Now()
+	c.changed, c.saving = false, true
+	go func() {
+		size, err := c.saved.Save(ctx, s)
+		c.o.Metrics.snapshot(size, time.Since(begin), err)
+		c.saveDone <- err
+	}()
+}
+
+// saveEnded notes that a snapshot was stored, or not: the next one will be.
+func (c *Courier) saveEnded(ctx context.Context, err error) {
+	c.saving = false
+	if err != nil {
+		c.changed = true
+		c.o.Log.WarnContext(ctx, "the snapshot was not saved; the next restart replays more", "err", err)
+	}
+}
+
+// errStopping ends attempts that outlive the grace of a stop.
+var errStopping = errors.New("the notifier stops")
+
+// stop waits a moment for attempts in flight, journals what became of them, and
+// takes a snapshot.
+func (c *Courier) stop(helping context.Context) error {
+	limit, cancel := context.WithTimeout(helping, stopLimit)
+	defer cancel()
+	grace := time.AfterFunc(stopGrace, func() { c.cancelAttempts(errStopping) })
+	defer grace.Stop()
+	for c.running > 0 || c.saving || c.writer.Waiting() > 0 {
+		select {
+		case r := <-c.results:
+			c.finish(r)
+			for _, r := range c.core.Drain() {
+				c.writer.Append(r)
+			}
+		case s := <-c.stored:
+			c.core.Journaled(s.Shard, s.Seq, s.Records)
+		case err := <-c.saveDone:
+			c.saveEnded(helping, err)
+		case <-limit.Done():
+			c.o.Log.WarnContext(helping, "stopping took too long; the next start repeats what was not journaled")
+			return nil
+		}
+	}
+	return c.save(limit)
+}
