@@ -118,6 +118,7 @@ func demoOptions(accountURL, hooksURL, secret string) (stack.Options, error) {
 	o.Collector.Collector.JobFastInterval = 15 * time.Second / demoSpeed
 	o.Collector.Collector.JobInterval = 15 * time.Second / demoSpeed
 	o.Collector.Collector.MaxBackoff = time.Second
+	o.Collector.Collector.Timeout = time.Second // of a hanging API, a simulated minute
 	o.Alerter.Speed = demoSpeed
 	for _, address := range []*string{
 		&o.Collector.Collector.IngestAddress, &o.Collector.Collector.HTTPAddress, &o.Collector.Collector.GRPCAddress,
