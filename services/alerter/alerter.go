@@ -146,7 +146,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	history := eventlog.NewHistory(conn, event.Partitions, snapshots.Older, log, reg)
 	server := rpc.NewServer(rpc.ServerOptions{Token: opts.Token, Log: log, Registerer: reg})
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
-		Store: store, View: view, Rules: library, End: reader.end,
+		Store: store, View: view, Rules: library, End: reader.end, Log: log,
 	}))
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -13,7 +13,7 @@ import (
 func (s *session) nextDue() time.Time {
 	next := s.saveAt
 	if s.dirty > 0 {
-		next = earlier(next, s.dirtySince.Add(commitAfter))
+		next = earlier(next, earlier(s.dirtySince.Add(commitAfter), later(s.lastMessage, s.looked).Add(lookEvery)))
 	}
 	if !s.paused {
 		next = earlier(next, s.tickDue())
@@ -24,9 +24,11 @@ func (s *session) nextDue() time.Time {
 // due does what time has made necessary.
 func (s *session) due(ctx context.Context) error {
 	now := time.Now()
-	if s.dirty > 0 && now.Sub(s.dirtySince) >= commitAfter {
-		if err := s.commit(ctx); err != nil {
-			return err
+	if s.dirty > 0 {
+		if s.looked = now; s.quiet() || now.Sub(s.dirtySince) >= commitAfter {
+			if err := s.commit(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	if !now.Before(s.tickDue()) && !s.paused {

@@ -50,11 +50,12 @@ func (e *end) get(ctx context.Context) (seq uint64, at time.Time, err error) {
 
 // freshness says how far the heads of some partitions reach. Partitions that
 // run here know up to where the log has nothing for them; of others only their
-// last message is known. The lag is absent when the log's end is not known.
+// last message is known. The lag is absent when it cannot be told.
 func (s *Server) freshness(ctx context.Context, heads []*statev1.StoredHead, partitions []int) *queryv1.Freshness {
 	last, lastAt, err := s.end.get(ctx)
 	f := &queryv1.Freshness{}
 	var lag time.Duration
+	known := err == nil
 	for i, p := range partitions {
 		position := heads[p].GetPosition()
 		seq, at := position.GetAppliedSequence(), position.GetAppliedTime().AsTime()
@@ -63,16 +64,18 @@ func (s *Server) freshness(ctx context.Context, heads []*statev1.StoredHead, par
 			seq = max(seq, own)
 			if own < last {
 				behind = lastAt.Sub(ownAt)
+				known = known && !ownAt.IsZero()
 			}
 		} else if seq < last && lastAt.Sub(at) > quietFor {
 			behind = lastAt.Sub(at)
+			known = known && seq > 0
 		}
 		if i == 0 || seq < f.GetAppliedSequence() {
 			f.AppliedSequence = seq
 		}
 		lag = max(lag, behind)
 	}
-	if err == nil {
+	if known {
 		f.Lag = durationpb.New(lag)
 	}
 	return f

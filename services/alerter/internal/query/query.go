@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -58,6 +59,8 @@ type Options struct {
 	Rules Rules
 	// End finds the end of the event log.
 	End EndFunc
+	// Log gets the reasons that callers are not told.
+	Log *slog.Logger
 }
 
 // Server implements QueryService. It is safe for concurrent use.
@@ -89,7 +92,7 @@ func (s *Server) alerts(ctx context.Context) ([]*alertv1.Alert, []*statev1.Store
 func (s *Server) alertsIn(ctx context.Context, partitions []int) ([]*alertv1.Alert, []*statev1.StoredHead, error) {
 	stored, err := s.Store.Alerts(ctx, partitions)
 	if err != nil {
-		return nil, nil, unavailable(err)
+		return nil, nil, s.unavailable(ctx, err)
 	}
 	var alerts []*alertv1.Alert
 	heads := make([]*statev1.StoredHead, event.Partitions)
@@ -174,7 +177,7 @@ func (s *Server) GetAlert(ctx context.Context, in *queryv1.GetAlertRequest) (*qu
 	}
 	raw, err := s.Store.Alert(ctx, id)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	if raw != nil {
 		alert, err := engine.DecodeAlert(raw)
@@ -198,7 +201,7 @@ func (s *Server) GetAlert(ctx context.Context, in *queryv1.GetAlertRequest) (*qu
 func (s *Server) answerAlert(ctx context.Context, alert *alertv1.Alert) (*queryv1.GetAlertResponse, error) {
 	heads, err := s.Store.Heads(ctx)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	partition := event.Partition(event.Token(alert.GetTarget()))
 	return &queryv1.GetAlertResponse{Alert: alert, Freshness: s.freshness(ctx, heads, []int{partition})}, nil
@@ -216,7 +219,7 @@ func (s *Server) WatchAlerts(in *queryv1.WatchAlertsRequest, stream grpc.ServerS
 	case errors.Is(err, errTooMany):
 		return fault.Wrap(fault.Exhausted, err)
 	case err != nil:
-		return unavailable(err)
+		return s.unavailable(ctx, err)
 	}
 	defer s.View.leave(w)
 	for _, a := range initial {
@@ -244,12 +247,14 @@ func (s *Server) WatchAlerts(in *queryv1.WatchAlertsRequest, stream grpc.ServerS
 	}
 }
 
-// unavailable is what callers are told when the state cannot be read.
-func unavailable(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return err
+// unavailable is what callers are told when the state cannot be read. Where it
+// is and what ails it is for the log.
+func (s *Server) unavailable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return fault.Wrap(fault.Unavailable, fmt.Errorf("the alerter's state cannot be read now: %w", err))
+	s.Log.LogAttrs(ctx, slog.LevelWarn, "question not answered", slog.Any("err", err))
+	return fault.New(fault.Unavailable, "the alerter's state cannot be read now")
 }
 
 var _ Store = (*state.Store)(nil)

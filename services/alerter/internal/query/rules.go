@@ -33,7 +33,7 @@ func (s *Server) ListRules(ctx context.Context, _ *queryv1.ListRulesRequest) (*q
 	case errors.Is(err, ruleset.ErrMissing), errors.Is(err, ruleset.ErrUnreadable):
 		return nil, fmt.Errorf("rules in force: %w", err)
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	for _, r := range program.Set().Rules() {
 		out.Rules = append(out.Rules, describe(r, alerts))

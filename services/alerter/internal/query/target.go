@@ -41,7 +41,7 @@ func (s *Server) ListTargets(ctx context.Context, in *queryv1.ListTargetsRequest
 	}
 	heads, err := s.Store.Heads(ctx)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	out := &queryv1.ListTargetsResponse{Freshness: s.freshness(ctx, heads, all)}
 	fill := filler{page: page}
@@ -66,7 +66,7 @@ func (s *Server) ListTargets(ctx context.Context, in *queryv1.ListTargetsRequest
 func (s *Server) tokens(ctx context.Context, wanted func(*eventv1.Target) bool) ([]string, error) {
 	keys, err := s.Store.Tokens(ctx)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	tokens := keys[:0]
 	for _, key := range keys {
@@ -88,7 +88,7 @@ func (s *Server) tokens(ctx context.Context, wanted func(*eventv1.Target) bool) 
 func (s *Server) statuses(ctx context.Context, tokens []string) (map[string]*queryv1.TargetStatus, error) {
 	stored, err := s.Store.Targets(ctx, tokens)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	statuses := make(map[string]*queryv1.TargetStatus, len(stored))
 	partitions := map[int]bool{}
@@ -146,7 +146,7 @@ func (s *Server) GetTarget(ctx context.Context, in *queryv1.GetTargetRequest) (*
 	}
 	heads, err := s.Store.Heads(ctx)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, s.unavailable(ctx, err)
 	}
 	return &queryv1.GetTargetResponse{
 		Target:    statuses[token],

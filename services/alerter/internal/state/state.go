@@ -77,6 +77,8 @@ type Store struct {
 
 // Open returns a Store. It does not connect: Redis may be away, now or later.
 func Open(o Options) *Store {
+	// The client's own logger writes to standard error what its errors say too.
+	redis.SetLogger(silent{})
 	return &Store{
 		redis: redis.NewClient(&redis.Options{
 			Addr:                  o.Address,
@@ -95,6 +97,12 @@ func Open(o Options) *Store {
 		metrics: newMetrics(o.Registerer),
 	}
 }
+
+// silent is a logger of the client that says nothing.
+type silent struct{}
+
+// Printf does nothing.
+func (silent) Printf(context.Context, string, ...any) {}
 
 // Close ends the connections.
 func (s *Store) Close() error { return s.redis.Close() }
