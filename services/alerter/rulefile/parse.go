@@ -62,6 +62,9 @@ func (p *parser) yamlMistake(err error) {
 	if m := yamlLine.FindStringSubmatchIndex(text); m != nil {
 		line, _ = strconv.Atoi(text[m[2]:m[3]]) // the pattern has digits only
 		text = text[:m[0]] + text[m[1]:]
+		if strings.HasPrefix(text, "did not find expected") {
+			line++ // the reader counts from 0 in complaints about structure
+		}
 	}
 	p.mistakes = append(p.mistakes, &Mistake{Position{p.name, line, 1}, "not YAML: " + text})
 }

@@ -1,0 +1,257 @@
+package rulefile
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+const good = `
+groups:
+  - name: endpoints
+    rules:
+      - alert: Queue   # a comment
+        on: endpoint
+        expr: jobs.in_queue > 5
+        for: 1h30m
+        keep_firing_for: 2d
+        until: jobs.in_queue == 0
+        labels: {severity: warning, tier: 1}
+        annotations:
+          summary: '{{ .Name }} of {{ $labels.team }} has {{ .Value "jobs.in_queue" | humanize }}'
+        runbook: Look at the workers.
+      - {alert: Queue, on: endpoint, expr: jobs.in_queue > 50, labels: {severity: critical}}
+`
+
+func parse(t *testing.T, text string, targets ...TargetPattern) *Set {
+	t.Helper()
+	s, err := Parse(map[string][]byte{"a.yaml": []byte(text)}, targets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestParseReadsAllOfARule(t *testing.T) {
+	s := parse(t, good)
+	want := Rule{
+		Group: "endpoints", Alert: "Queue", On: OnEndpoint, Expr: "jobs.in_queue > 5", Until: "jobs.in_queue == 0",
+		For: 90 * time.Minute, KeepFiringFor: 48 * time.Hour,
+		Labels: map[string]string{"severity": "warning", "tier": "1"},
+		Annotations: map[string]string{
+			"summary": `{{ .Name }} of {{ $labels.team }} has {{ .Value "jobs.in_queue" | humanize }}`,
+			"runbook": "Look at the workers.",
+		},
+		Source: Position{"a.yaml", 5, 9},
+	}
+	rules := s.Rules()
+	if diff := cmp.Diff(want, rules[0], cmpopts.IgnoreUnexported(Rule{})); diff != "" {
+		t.Error(diff)
+	}
+	if len(rules) != 2 || rules[0].Key() == rules[1].Key() {
+		t.Errorf("keys %q and %q; want two that differ by their labels", rules[0].Key(), rules[1].Key())
+	}
+}
+
+func TestEveryMistakeIsToldWithItsPlace(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"not YAML", "groups:\n  - name: [x\n", []string{"a.yaml:2:1: not YAML: did not find expected"}},
+		{"nothing", "", []string{"a.yaml:1:1: the file is empty"}},
+		{"a second document", "groups: []\n---\ngroups: []\n", []string{"a second document"}},
+		{"a list", "- 1\n", []string{"a.yaml:1:1: a rule file is a list; expected the keys groups"}},
+		{"groups missing", "group: []\n", []string{"a.yaml:1:1: `group` is no key of a rule file; did you mean `groups`?", "`groups` is missing"}},
+		{"groups no list", "groups: {}\n", []string{"a.yaml:1:9: `groups` is a map; expected a list"}},
+		{"a group without name or rules", "groups:\n  - {}\n", []string{"a.yaml:2:5: `name` is missing in a group", "`rules` is missing in the group"}},
+		{"a key of Prometheus that has no meaning here", "groups:\n  - name: g\n    interval: 1m\n    rules: []\n", []string{"a.yaml:3:5: `interval` is no key of a group; rules are evaluated on each fact"}},
+		{"a recording rule", rules("{record: a, expr: b}"), []string{"`record` is no key of a rule; only alerting rules exist", "`alert` is missing", "`on` is missing"}},
+		{"a key misspelt", rules("{alert: A, on: pod, expr: a, anotations: {}}"), []string{"a.yaml:4:38: `anotations` is no key of a rule; did you mean `annotations`?"}},
+		{"a key twice", rules("{alert: A, alert: B, on: pod, expr: a}"), []string{"`alert` stands twice in a rule"}},
+		{"all that a rule needs", rules("{for: 5m}"), []string{"`alert` is missing in a rule", "`on` is missing in a rule", "`expr` is missing in a rule"}},
+		{"on nothing", rules("{alert: A, on: endpiont, expr: a}"), []string{"a.yaml:4:24: `on: endpiont` is nothing that rules are evaluated on; expected endpoint, pod, job or account; did you mean `endpoint`?"}},
+		{"an expression that is a list", rules("{alert: A, on: pod, expr: [a]}"), []string{"a.yaml:4:35: `expr` is a list; expected a single value"}},
+		{"an empty expression", rules("{alert: A, on: pod, expr: ''}"), []string{"`expr` is empty"}},
+		{"an empty until", rules("{alert: A, on: pod, expr: a, until: ''}"), []string{"`until` is empty"}},
+		{"durations", rules("{alert: A, on: pod, expr: a, for: 5, keep_firing_for: 1.5h}"), []string{"`for`: \"5\" is no duration; write for example 5m, 1h30m or 2d", "`keep_firing_for`: \"1.5h\" is no duration"}},
+		{"labels of Tocsin", rules("{alert: A, on: pod, expr: a, labels: {alertname: x, pod_id: y}}"), []string{"the label `alertname` is set by Tocsin itself", "the label `pod_id` is set by Tocsin"}},
+		{"label names", rules("{alert: A, on: pod, expr: a, labels: {1a: x, __b: y, c-d: z}}"), []string{"`1a` is no label name", "`__b` is no label name", "`c-d` is no label name"}},
+		{"a template as label", rules("{alert: A, on: pod, expr: a, labels: {a: '{{ $value }}'}}"), []string{"the label `a` is a template"}},
+		{"labels that are a list", rules("{alert: A, on: pod, expr: a, labels: [x]}"), []string{"`labels` is a list; expected names and values"}},
+		{"a template that does not parse", rules("{alert: A, on: pod, expr: a, annotations: {summary: '{{ .Name '}}"), []string{"a.yaml:4:61: the template `summary` is wrong: unclosed action"}},
+		{"a template that asks for what there is not", rules("{alert: A, on: pod, expr: a, annotations: {summary: '{{ .Nam }}'}}"), []string{"can't evaluate field Nam"}},
+		{"a function that there is not", rules("{alert: A, on: pod, expr: a, annotations: {summary: '{{ humanise 3 }}'}}"), []string{`function "humanise" not defined`}},
+		{"equal labels", rules("{alert: A, on: pod, expr: a}", "{alert: A, on: pod, expr: b}"), []string{"a.yaml:5:9: the alert `A` on pod has the same labels as the rule at a.yaml:4:9"}},
+		{"equal groups", rules("{alert: A, on: pod, expr: a}") + "  - name: g\n    rules:\n      - {alert: B, on: pod, expr: b}\n", []string{"the group `g` stands twice, first at a.yaml:4:9"}},
+		{"mistakes of several rules at once", rules("{alert: A, on: pods, expr: a}", "{alert: B, on: pod, expr: b, for: x}"), []string{"a.yaml:4:24: `on: pods`", "a.yaml:5:43: `for`"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse(map[string][]byte{"a.yaml": []byte(c.text)}, nil)
+			if err == nil {
+				t.Fatal("no mistake was found")
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(c.want) {
+				t.Errorf("%d mistakes, want %d:\n%v", len(lines), len(c.want), err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("no mistake says %q:\n%v", want, err)
+				}
+			}
+		})
+	}
+}
+
+// rules makes a file of rules written in one line each, the first on line 4.
+func rules(lines ...string) string {
+	text := "groups:\n  - name: g\n    rules:\n"
+	for _, l := range lines {
+		text += "      - " + l + "\n"
+	}
+	return text
+}
+
+func TestMistakesInTargetPatterns(t *testing.T) {
+	_, err := Parse(map[string][]byte{"a.yaml": []byte(good)}, []TargetPattern{
+		{Match: "("}, {Match: "", Kind: "account"}, {Match: `^(?P<alertname>\w+)`, Labels: map[string]string{"a-b": "c"}},
+	})
+	for _, want := range []string{"targets:1:1: `match`", "targets:2:1: `match` is missing", "targets:2:1: `kind: account`", "`alertname` cannot be a label", "`a-b` cannot be a label"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no mistake says %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestPositionsInsideAnExpression(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		word       string
+		line, col  int
+	}{
+		{"plain", "        expr: jobs.in_queue > bad", "bad", 6, 31},
+		{"in single quotes", "        expr: 'label(''x'') == bad'", "bad", 6, 32},
+		{"in double quotes", `        expr: "jobs.in_queue > bad"`, "bad", 6, 32},
+		{"literal block", "        expr: |\n          jobs.in_queue > 1 &&\n            bad > 2", "bad", 8, 13},
+		{"folded block", "        expr: >-\n          jobs.in_queue > 1 &&\n          more > 2 &&\n          bad > 2", "bad", 9, 11},
+		{"plain over two lines", "        expr: jobs.in_queue > 1 &&\n          bad > 2", "bad", 7, 11},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := parse(t, "groups:\n  - name: g\n    rules:\n      - alert: A\n        on: endpoint\n"+c.text+"\n")
+			r := s.Rules()[0]
+			got := r.ExprPosition(strings.Index(r.Expr, c.word))
+			if diff := cmp.Diff(Position{"a.yaml", c.line, c.col}, got); diff != "" {
+				t.Errorf("%q: %s", r.Expr, diff)
+			}
+		})
+	}
+}
+
+func TestTheHashIsOfTheMeaning(t *testing.T) {
+	base := parse(t, good).Hash
+	for _, c := range []struct {
+		name, text string
+		same       bool
+	}{
+		{"comments and blank lines", strings.ReplaceAll(good, "# a comment", "# another\n"), true},
+		{"another way to write the same", strings.ReplaceAll(good, "1h30m", "90m"), true},
+		{"another condition", strings.ReplaceAll(good, "> 50", "> 60"), false},
+		{"another annotation", strings.ReplaceAll(good, "Look at", "See"), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := parse(t, c.text).Hash == base; got != c.same {
+				t.Errorf("equal hashes: %v, want %v", got, c.same)
+			}
+		})
+	}
+	if parse(t, good, TargetPattern{Match: ".*"}).Hash == base {
+		t.Error("target patterns are not in the hash")
+	}
+}
+
+func TestDecodeGivesWhatWasEncoded(t *testing.T) {
+	s := parse(t, good, TargetPattern{Match: "a", Labels: map[string]string{"b": "c"}, Overrides: map[string]float64{"d": 1.5}})
+	again, err := Decode(s.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, again, cmpopts.IgnoreUnexported(Rule{})); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{"", "{}", `{"format":1,"files":{"a":"x"}}`} {
+		if _, err := Decode([]byte(bad)); err == nil {
+			t.Errorf("Decode(%q) gave no error", bad)
+		}
+	}
+	if parse(t, good, []TargetPattern{}...).Hash != parse(t, good).Hash {
+		t.Error("no patterns and an empty list of patterns differ")
+	}
+}
+
+func TestTemplatesFillTheirHoles(t *testing.T) {
+	data := TemplateData{
+		Labels: map[string]string{"team": "vision"}, Name: "img", First: 41.0, Message: "no module",
+		Parts: map[string]any{"rate(jobs.completed, '10m')": 0.25, "jobs.in_queue": 41000.0, "jobs.failed": NoValue},
+		Field: func(name string) (any, bool) { return 7.0, name == "workers.max" },
+	}
+	for _, c := range []struct{ text, want string }{
+		{"{{ .Name }} {{ $labels.team }}{{ $labels.nothing }} {{ $value }} {{ .Value }}", "img vision 41 41"},
+		{`{{ .Value "jobs.in_queue" | humanize }}`, "41k"},
+		{`{{ .Values "jobs.in_queue" }}`, "41000"},
+		{`{{ .Value "workers.max" }}`, "7"},
+		{`{{ .Value "jobs.failed" | humanize }}`, "no value"},
+		{`{{ humanizePercentage 0.051 }} {{ humanizeDuration 3905 }} {{ humanizeDuration 90061 }} {{ humanizeDuration 41.0 }}`, "5.1% 1h 5m 1d 1h 41s"},
+		{`{{ printf "%.2f" $value }} {{ toUpper .Message }}`, "41.00 NO MODULE"},
+		{`{{ humanize 0.0001 }} {{ humanize 2.5e9 }} {{ humanize -1500.0 }}`, "0.0001 2.5G -1.5k"},
+	} {
+		tmpl, err := ParseTemplate("t", c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tmpl.Render(data); got != c.want || err != nil {
+			t.Errorf("%s gives %q (%v), want %q", c.text, got, err, c.want)
+		}
+	}
+	for _, bad := range []string{`{{ .Value "jobs.gone" }}`, `{{ .Value "a" "b" }}`, `{{ range $i := .Labels }}{{ printf "%9000d" 1 }}{{ end }}`} {
+		tmpl, err := ParseTemplate("t", bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tmpl.Render(data); err == nil {
+			t.Errorf("%s gives %q and no error", bad, got)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(good)
+	f.Add(rules("{alert: A, on: pod, expr: a, for: x, labels: {a: '{{'}}"))
+	f.Add("groups: &a\n  - name: g\n    rules: *a\n")
+	f.Add("groups:\n- name: g\n  rules:\n  - alert: A\n    on: endpoint\n    expr: |+\n\n      'a'\n\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := Parse(map[string][]byte{"a.yaml": []byte(text)}, nil)
+		if err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if line == "" {
+					t.Errorf("a mistake without words: %q", err)
+				}
+			}
+			return
+		}
+		for _, r := range s.Rules() {
+			for i := range r.Expr {
+				if p := r.ExprPosition(i); p.Line < 1 || p.Column < 1 || p.Line > strings.Count(text, "\n")+1 {
+					t.Errorf("byte %d of %q stands at %s", i, r.Expr, p)
+				}
+			}
+		}
+		again, err := Decode(s.Encode())
+		if err != nil || again.Hash != s.Hash {
+			t.Errorf("decoded: %v, hash %v; want %v", err, again, s.Hash)
+		}
+	})
+}
