@@ -30,8 +30,9 @@ const (
 	// defaultSnapshotInterval bounds what a start replays after Redis was lost:
 	// 5 minutes of 5,000 events/s are 1.5 million messages, 30 s of replay.
 	defaultSnapshotInterval = 5 * time.Minute
-	// maxSpeed keeps a demo's day above a minute; nothing else has a use for it.
-	maxSpeed = 1000
+	// maxSpeed is how much faster a demo may run: a message moves the rules' time
+	// by 90 s at most, and ticks come every 250 ms at most, which is 75 s at 300.
+	maxSpeed = 300
 )
 
 // Config is the section "alerter" of the configuration.

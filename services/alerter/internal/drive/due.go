@@ -41,11 +41,12 @@ func (s *session) due(ctx context.Context) error {
 }
 
 // tickDue is when the partition needs a tick: at its earliest deadline by this
-// process's own clock, counted from the last message, and after a minute
-// without a message. A new owner does not know how long ago the last message
-// was, so it asks for its first tick at once if there is a deadline at all.
+// process's own clock, counted from the last message, and after a minute of
+// the rules' time without a message. A new owner does not know how long ago the
+// last message was, so it asks for its first tick at once if there is a
+// deadline at all.
 func (s *session) tickDue() time.Time {
-	due := s.lastMessage.Add(tickIdle)
+	due := s.lastMessage.Add(time.Duration(float64(tickIdle) / s.d.Speed))
 	if left, ok := s.part.Deadline(); ok {
 		due = earlier(due, s.lastMessage.Add(left))
 		if s.lastTick.IsZero() {

@@ -44,8 +44,9 @@ const (
 	// is around it takes some of that. 64 snapshots of 3 MiB take 0.6 s.
 	stopGrace   = 1500 * time.Millisecond
 	commitGrace = 500 * time.Millisecond
-	// tickIdle is how long a partition may go without a message, and tickLeast
-	// the shortest time between two ticks of a partition.
+	// tickIdle is how long a partition may go without a message, in the time of
+	// its rules: no message moves that by more than 90 s. tickLeast is the
+	// shortest real time between two ticks of a partition.
 	tickIdle  = 60 * time.Second
 	tickLeast = 250 * time.Millisecond
 	// tickTimeout bounds the publishing of a tick. A later one does as well.
@@ -115,6 +116,7 @@ func newSession(d *Driver, partition int, logID string, l *loaded) *session {
 	}
 	s.committed.Store(progressOf(l.part))
 	s.sub = d.Feed.Join(partition, l.part.AppliedSeq()+1)
+	d.metrics.outbox(partition, l.queue.Len())
 	return s
 }
 

@@ -64,10 +64,17 @@ type Feed struct {
 
 // New returns a Feed that reads with read.
 func New(read ReadFunc, log *slog.Logger, r prometheus.Registerer) *Feed {
-	return &Feed{
+	f := &Feed{
 		read: read, log: log, metrics: newMetrics(r),
 		arrived: make(chan struct{}, 1), stop: func() {},
 	}
+	if r != nil {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tocsin_alerter_lag_messages",
+			Help: "Messages of the event log that are known to wait to be read.",
+		}, func() float64 { return float64(f.Waiting()) }))
+	}
+	return f
 }
 
 // Subscription is a partition's place in the feed.
