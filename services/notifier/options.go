@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -61,9 +62,14 @@ func (c *Config) Validate() error {
 			errs = append(errs, errors.New("external_url: not an http or https URL"))
 		}
 	}
-	errs = append(errs,
-		proc.CheckListen("notifier.grpc_address", c.GRPCAddress, token, c.Insecure),
-		proc.CheckListen("notifier.http_address", c.HTTPAddress, token, c.Insecure))
+	for _, a := range []struct{ name, address string }{
+		{"notifier.grpc_address", c.GRPCAddress}, {"notifier.http_address", c.HTTPAddress},
+	} {
+		if err := proc.CheckListen(a.name, a.address, token, c.Insecure); err != nil {
+			// Who loads the section puts its name in front.
+			errs = append(errs, errors.New(strings.TrimPrefix(err.Error(), "notifier.")))
+		}
+	}
 	return errors.Join(errs...)
 }
 
