@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
+)
+
+// The rules of the kill test are quick, so that a minute holds many incidents.
+const quickRules = `
+groups:
+  - name: quick
+    rules:
+      - alert: Disabled
+        on: endpoint
+        expr: workers.max == 0 && jobs.in_queue > 0
+        for: 1s
+        labels: {severity: critical}
+        annotations: {summary: '{{ .Name }} is disabled'}
+`
+
+const quickConfig = `
+runpod: {rest_url: "%[1]s/v2", serverless_url: "%[1]s/runtime/v2"}
+collector: {health_interval: 250ms, pods_interval: 1s, inventory_interval: 500ms, ingest_address: "127.0.0.1:0", http_address: "127.0.0.1:0", grpc_address: "127.0.0.1:0"}
+alerter: {rules: ["%[2]s"], grpc_address: "127.0.0.1:0", http_address: "127.0.0.1:0"}
+notifier: {config_file: "%[3]s", grpc_address: "127.0.0.1:0", http_address: "127.0.0.1:0"}
+`
+
+const quickRoutes = `
+route: {receiver: ledger, group_by: ['...'], group_wait: 0s, group_interval: 100ms, repeat_interval: 24h}
+receivers:
+  - name: ledger
+    tocsin_configs: [{url: "%s", format: standard, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]
+`
+
+// world is what a test starts tocsin against.
+type world struct {
+	account *sim.Sim
+	url     string
+	config  string
+	data    string
+	ledger  *ledger
+	env     []string
+}
+
+func newWorld(t *testing.T, scenario sim.Scenario) *world {
+	t.Helper()
+	account, err := sim.New(sim.Options{Scenario: scenario, Unlimited: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(account.Close)
+	server := httptest.NewServer(account.Handler())
+	t.Cleanup(server.Close)
+	w := &world{account: account, url: server.URL, ledger: newLedger(t), data: t.TempDir(), env: []string{"RUNPOD_API_KEY=" + sim.DefaultKey}}
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	rules := write("rules.yaml", quickRules)
+	routes := write("routes.yml", fmt.Sprintf(quickRoutes, w.ledger.server.URL))
+	w.config = write("tocsin.yaml", fmt.Sprintf(quickConfig, server.URL, rules, routes))
+	return w
+}
+
+func (w *world) up(t *testing.T) *process {
+	t.Helper()
+	return start(t, w.env, "up", "--config", w.config, "--data", w.data)
+}
+
+// TestKilledAtAnyMomentNothingIsLostOrInvented kills the whole of Tocsin again
+// and again while endpoints break and recover, and compares what the receiver
+// was told with what happened.
+func TestKilledAtAnyMomentNothingIsLostOrInvented(t *testing.T) {
+	const (
+		broken  = 10 * time.Second
+		repeat  = 20 * time.Second
+		rounds  = 12
+		targets = 3
+	)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	scenario := sim.Scenario{Repeat: repeat}
+	for i := range targets {
+		id := fmt.Sprintf("endpoint%d", i)
+		scenario.Endpoints = append(scenario.Endpoints, sim.EndpointSpec{
+			ID: id, Name: id, Pools: []string{"ADA_24"}, MinWorkers: 1, MaxWorkers: 3, Service: time.Second, JobsPerMinute: 60,
+		})
+		scenario.Events = append(scenario.Events, sim.Event{
+			At: time.Duration(3+2*i) * time.Second, Target: id, Effect: sim.MaxWorkersZero(broken),
+		})
+	}
+	w := newWorld(t, scenario)
+
+	for range rounds {
+		p := w.up(t)
+		p.waitFor(0, "query API")
+		// Between two kills: from the first instants of a start to several incidents.
+		<-time.After(time.Duration(random.IntN(5000)) * time.Millisecond)
+		w.ledger.setBroken(random.IntN(3) == 0)
+		p.kill()
+	}
+
+	// Let it run undisturbed until each incident that it told of has ended too.
+	w.ledger.setBroken(false)
+	last := w.up(t)
+	last.waitFor(0, "query API")
+	before := len(told(w.ledger.all()))
+	w.ledger.waitFor(t, "two more incidents, and every alert resolved", func(entries []entry) bool {
+		alerts := told(entries)
+		for _, states := range alerts {
+			if states[len(states)-1].Status != "resolved" {
+				return false
+			}
+		}
+		return len(alerts) >= before+2
+	})
+	if code := last.stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
+	}
+
+	entries := w.ledger.all()
+	check(t, entries)
+	began := 0
+	for _, o := range w.account.Occurrences(0, w.account.Elapsed()) {
+		if o.Event.Effect.String() == "max workers zero" {
+			began++
+		}
+	}
+	if alerts := told(entries); len(alerts) > began {
+		t.Errorf("%d alerts were told of %d incidents: some are invented:%s", len(alerts), began, summary(entries))
+	} else {
+		t.Logf("%d incidents happened, %d were told in %d deliveries", began, len(alerts), len(entries))
+	}
+}
+
+// TestARestartSaysNothing stops Tocsin while an alert fires and starts it again:
+// the receiver hears nothing of it until the alert resolves.
+func TestARestartSaysNothing(t *testing.T) {
+	w := newWorld(t, sim.Scenario{
+		Endpoints: []sim.EndpointSpec{{ID: "one", Name: "one", Pools: []string{"ADA_24"}, MinWorkers: 1, MaxWorkers: 3, Service: time.Second, JobsPerMinute: 60}},
+		Events:    []sim.Event{{At: 2 * time.Second, Target: "one", Effect: sim.MaxWorkersZero(30 * time.Second)}},
+	})
+	first := w.up(t)
+	w.ledger.waitFor(t, "the alert fires", func(e []entry) bool { return len(e) == 1 })
+	if code := first.stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
+	}
+	second := w.up(t)
+	second.waitFor(0, "query API")
+	second.kill()
+	third := w.up(t)
+	w.ledger.waitFor(t, "the alert resolves", func(e []entry) bool {
+		return len(e) > 0 && e[len(e)-1].alerts[0].Status == "resolved"
+	})
+	if code := third.stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
+	}
+	entries := w.ledger.all()
+	check(t, entries)
+	if len(entries) != 2 {
+		t.Errorf("%d deliveries over two restarts, want one firing and one resolved:%s", len(entries), summary(entries))
+	}
+}
