@@ -297,3 +297,36 @@ func TestASnapshotThatIsDamagedGivesWayToTheOlder(t *testing.T) {
 		t.Errorf("%v unreadable snapshots are counted, want 1", n)
 	}
 }
+
+// TestAFullOutboxStopsItsPartitionAlone makes one partition's transitions pile
+// up until its outbox is full.
+func TestAFullOutboxStopsItsPartitionAlone(t *testing.T) {
+	const capacity = 10_000
+	w := newWorld(t)
+	r := w.start().await(64).inForce()
+	stuck := event.Partition(event.Token(endpoint("stuck")))
+	free := "free"
+	for n := 0; event.Partition(event.Token(endpoint(free))) == stuck; n++ {
+		free = fmt.Sprint("free", n)
+	}
+	w.notifier.ignore(stuck)
+	var want strings.Builder
+	for i := range capacity + 1000 {
+		w.queue("stuck", int64(20*((i+1)%2)))
+		want.WriteByte("fr"[i%2])
+	}
+	depth := func() float64 { return r.metric("tocsin_alerter_outbox_depth", fmt.Sprint(stuck)) }
+	eventually(t, "the outbox is full", func() error {
+		if n := r.metric("tocsin_alerter_outbox_full_total"); n != 1 || depth() != capacity {
+			return fmt.Errorf("%v times full, %v wait", n, depth())
+		}
+		return nil
+	})
+	w.queue(free, 20)
+	w.notifier.await(free, "f")
+	if depth() != capacity {
+		t.Errorf("%v transitions wait while the notifier is deaf, want %d", depth(), capacity)
+	}
+	w.notifier.ignore(-1)
+	wantOrder(t, w.notifier.await("stuck", want.String()))
+}

@@ -265,13 +265,14 @@ type notifier struct {
 	mu     sync.Mutex
 	stored map[uint32][]*alertv1.Transition // guarded by mu; by partition
 	calls  int                              // guarded by mu
+	deaf   int                              // guarded by mu; a partition that is not taken, -1 = none
 	fail   func(call int) error             // guarded by mu; before a batch is stored
 	lose   func(call int) error             // guarded by mu; after it is stored
 }
 
 func newNotifier(t *testing.T) *notifier {
 	t.Helper()
-	n := &notifier{t: t, stored: map[uint32][]*alertv1.Transition{}}
+	n := &notifier{t: t, stored: map[uint32][]*alertv1.Transition{}, deaf: -1}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -290,7 +291,14 @@ func newNotifier(t *testing.T) *notifier {
 	return n
 }
 
-// break makes calls fail before or after they took effect.
+// ignore makes the notifier refuse what comes from a partition; -1 ends that.
+func (n *notifier) ignore(partition int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deaf = partition
+}
+
+// fault makes calls fail before or after they took effect.
 func (n *notifier) fault(fail, lose func(call int) error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -327,6 +335,9 @@ func (n *notifier) Notify(_ context.Context, in *notifyv1.NotifyRequest) (*notif
 		}
 	}
 	p := in.GetPartition()
+	if int(p) == n.deaf {
+		return nil, status.Error(codes.Unavailable, "deaf to this partition")
+	}
 	var last *alertv1.Cause
 	var fresh []*alertv1.Transition
 	for _, t := range in.GetTransitions() {
