@@ -1,0 +1,102 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tocsin-dev/tocsin/internal/proc"
+)
+
+const whole = `
+runpod: {account: other-service}
+nats: {url: "nats://nats:4222", user: tocsin, password: hidden1}
+redis: {address: "redis:6379", password: hidden2, db: 3}
+targets:
+  - {match: "^(?P<team>\\w+)-", kind: endpoint, labels: {env: prod}, overrides: {queue: 5}}
+alerter:
+  rules: [/etc/tocsin/*.yaml]
+  notifier: {address: "notifier:9092", token: hidden3, insecure: true}
+  grpc_address: 127.0.0.1:1
+  http_address: 127.0.0.1:2
+  token: hidden4
+  snapshot_interval: 1m
+log: {level: debug}
+`
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tocsin.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoadReadsEverySection(t *testing.T) {
+	t.Setenv("TOCSIN_REDIS_DB", "4")
+	o, err := load(write(t, whole), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.NATS.URL != "nats://nats:4222" || o.NATS.User != "tocsin" || o.NATS.Password.Reveal() != "hidden1" {
+		t.Errorf("nats: %+v", o.NATS)
+	}
+	if o.Redis.Address != "redis:6379" || o.Redis.Password.Reveal() != "hidden2" || o.Redis.DB != 4 {
+		t.Errorf("redis: %+v, want the environment to win", o.Redis)
+	}
+	if len(o.Targets) != 1 || o.Targets[0].Kind != "endpoint" || o.Targets[0].Labels["env"] != "prod" || o.Targets[0].Overrides["queue"] != 5 {
+		t.Errorf("targets: %+v", o.Targets)
+	}
+	if o.Notifier.Address != "notifier:9092" || o.Notifier.Token.Reveal() != "hidden3" || !o.Notifier.Insecure {
+		t.Errorf("notifier: %+v", o.Notifier)
+	}
+	if o.GRPCAddress != "127.0.0.1:1" || o.HTTPAddress != "127.0.0.1:2" || o.Token.Reveal() != "hidden4" || o.SnapshotInterval.String() != "1m0s" {
+		t.Errorf("alerter: %s %s %v %v", o.GRPCAddress, o.HTTPAddress, o.Token, o.SnapshotInterval)
+	}
+}
+
+func TestLoadTellsAllMistakesAtOnce(t *testing.T) {
+	path := write(t, `
+redis: {address: "", db: -1}
+alerter:
+  rule: [x]
+  grpc_address: 0.0.0.0:9091
+  notifier: {address: nowhere}
+  snapshot_interval: 1ms
+`)
+	_, err := load(path, false)
+	if !proc.IsUsage(err) {
+		t.Fatalf("got %v, want a mistake in the configuration", err)
+	}
+	for _, want := range []string{
+		"alerter.rule", "redis.address", "redis.db", "alerter.grpc_address", "alerter.notifier.address", "alerter.snapshot_interval",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not name %s:\n%v", want, err)
+		}
+	}
+}
+
+func TestInsecureAllowsOpenPorts(t *testing.T) {
+	path := write(t, "alerter: {grpc_address: \"0.0.0.0:9091\"}\n")
+	if _, err := load(path, true); err != nil {
+		t.Errorf("with --insecure: %v", err)
+	}
+}
+
+func TestRunRefusesWhatItDoesNotKnow(t *testing.T) {
+	for name, args := range map[string][]string{
+		"an unknown flag":              {"--nonsense"},
+		"an argument":                  {"start"},
+		"a file that does not exist":   {"--config", "/nowhere/tocsin.yaml"},
+		"rule files that do not exist": {"--config", write(t, "alerter: {rules: [/nowhere/*.yaml]}\n")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := run(t.Context(), args); !proc.IsUsage(err) {
+				t.Errorf("got %v, want wrong usage", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,233 @@
+package ruleset_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
+)
+
+const text = `
+groups:
+  - name: g
+    rules:
+      - {alert: A, on: endpoint, expr: jobs.in_queue > 1}
+`
+
+func parse(t *testing.T) *rulefile.Set {
+	t.Helper()
+	set, err := rulefile.Parse(map[string][]byte{"a.yaml": []byte(text)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// bucket is a bucket in memory.
+type bucket struct {
+	mu     sync.Mutex
+	values map[string][]byte // guarded by mu
+	err    error             // guarded by mu
+}
+
+func (b *bucket) Get(_ context.Context, key string) ([]byte, uint64, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	value, ok := b.values[key]
+	return value, 1, ok, b.err
+}
+
+func (b *bucket) Put(_ context.Context, key string, value []byte) (uint64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return 0, b.err
+	}
+	b.values[key] = value
+	return 1, nil
+}
+
+func newBuckets() (sets, meta *bucket) {
+	return &bucket{values: map[string][]byte{}}, &bucket{values: map[string][]byte{}}
+}
+
+func TestFetch(t *testing.T) {
+	set := parse(t)
+	away := errors.New("away")
+	for name, c := range map[string]struct {
+		stored []byte
+		err    error
+		want   error
+	}{
+		"a set that is kept":            {set.Encode(), nil, nil},
+		"a set that nobody keeps":       {nil, nil, ruleset.ErrMissing},
+		"a set that is not readable":    {[]byte("rubbish"), nil, ruleset.ErrUnreadable},
+		"a bucket that does not answer": {set.Encode(), away, away},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sets, meta := newBuckets()
+			if c.stored != nil {
+				sets.values[set.Hash] = c.stored
+			}
+			sets.err = c.err
+			l := ruleset.NewLibrary(sets, meta)
+			program, err := l.Fetch(t.Context(), set.Hash)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("Fetch: %v, want %v", err, c.want)
+			}
+			if c.want != nil {
+				if l.Program(set.Hash) != nil {
+					t.Error("a set that was not fetched is known")
+				}
+				return
+			}
+			if program.Hash() != set.Hash || l.Program(set.Hash) != program {
+				t.Errorf("fetched %s, want %s, kept", program.Hash(), set.Hash)
+			}
+			sets.err = away
+			if again, err := l.Fetch(t.Context(), set.Hash); err != nil || again != program {
+				t.Errorf("a set that is known is fetched again: %v", err)
+			}
+		})
+	}
+}
+
+// stage is an activation and what it published.
+type stage struct {
+	ruleset.Activation
+	mu        sync.Mutex
+	published [][]bus.Message // guarded by mu
+	err       error           // guarded by mu
+	log       string          // guarded by mu
+	changed   chan struct{}   // guarded by mu
+}
+
+func newStage(t *testing.T, sets, meta *bucket) *stage {
+	s := &stage{log: "log-1", changed: make(chan struct{})}
+	s.Activation = ruleset.Activation{
+		Library: ruleset.NewLibrary(sets, meta), Set: parse(t),
+		Log: func() (string, <-chan struct{}) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.log, s.changed
+		},
+		Publish: func(_ context.Context, messages []bus.Message) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.err != nil {
+				return s.err
+			}
+			s.published = append(s.published, messages)
+			return nil
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	return s
+}
+
+func (s *stage) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.published)
+}
+
+func TestActivateReachesEveryPartitionOnce(t *testing.T) {
+	sets, meta := newBuckets()
+	s := newStage(t, sets, meta)
+	if hash, err := s.Library.Last(t.Context()); hash != "" || err != nil {
+		t.Errorf("before the first, %q is in force, %v", hash, err)
+	}
+	for range 2 { // a second start with the same file changes nothing
+		if err := s.Activate(t.Context(), "log-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.count() != 1 || len(s.published[0]) != event.Partitions {
+		t.Fatalf("%d batches were published, want one of %d messages", s.count(), event.Partitions)
+	}
+	for p, m := range s.published[0] {
+		if m.Subject != event.PartitionSubject(p, event.KindRuleSetActivated) {
+			t.Errorf("message %d is on %s", p, m.Subject)
+		}
+		e, err := event.Unmarshal(m.Data)
+		if err != nil || e.GetRuleSetActivated().GetHash() != s.Set.Hash {
+			t.Errorf("message %d activates %v, %v", p, e, err)
+		}
+	}
+	if _, err := s.Library.Fetch(t.Context(), s.Set.Hash); err != nil {
+		t.Errorf("the activated set is not kept: %v", err)
+	}
+	if hash, err := s.Library.Last(t.Context()); hash != s.Set.Hash || err != nil {
+		t.Errorf("%q is in force, %v; want %s", hash, err, s.Set.Hash)
+	}
+	if err := s.Activate(t.Context(), "log-2"); err != nil || s.count() != 2 {
+		t.Errorf("another log: %d batches, %v; want a second one", s.count(), err)
+	}
+}
+
+func TestActivateIsNotNotedBeforeItIsDone(t *testing.T) {
+	sets, meta := newBuckets()
+	s := newStage(t, sets, meta)
+	s.err = bus.ErrUnknownOutcome
+	if err := s.Activate(t.Context(), "log-1"); !errors.Is(err, bus.ErrUnknownOutcome) {
+		t.Fatalf("Activate: %v", err)
+	}
+	s.err = nil
+	if err := s.Activate(t.Context(), "log-1"); err != nil || s.count() != 1 {
+		t.Errorf("after the failure: %d batches, %v; want one", s.count(), err)
+	}
+}
+
+func TestRunFollowsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sets, meta := newBuckets()
+		s := newStage(t, sets, meta)
+		s.err = errors.New("away")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		s.mu.Lock()
+		s.err = nil
+		s.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		if s.count() != 1 {
+			t.Errorf("%d batches after NATS came back, want 1", s.count())
+		}
+		s.mu.Lock()
+		s.log = "log-2"
+		close(s.changed)
+		s.changed = make(chan struct{})
+		s.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		if s.count() != 2 {
+			t.Errorf("%d batches after the log changed, want 2", s.count())
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestProgramsThatAreAddedAreKnown(t *testing.T) {
+	sets, meta := newBuckets()
+	l := ruleset.NewLibrary(sets, meta)
+	program, err := engine.Compile(parse(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Add(program)
+	if l.Program(program.Hash()) != program {
+		t.Error("it is not known")
+	}
+}
