@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -239,6 +240,16 @@ func states(t *testing.T, m message) map[string]string {
 	all := map[string]string{}
 	for _, a := range body.Data.Alerts {
 		all[a.ID] = a.Status
+	}
+	return all
+}
+
+// heardIn returns what the messages say of each alert in the end.
+func heardIn(t *testing.T, ms []message) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, m := range ms {
+		maps.Copy(all, states(t, m))
 	}
 	return all
 }

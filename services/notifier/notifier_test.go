@@ -99,12 +99,7 @@ func TestARestartLosesNothingAndRepeatsNothing(t *testing.T) {
 	p = start(t, nats.URL(), standardTo(h))
 
 	got := h.wait(t, "pending told as firing and brief as resolved", func(all []message) bool {
-		heard := map[string]string{}
-		for _, m := range all[before:] {
-			for id, is := range states(t, m) {
-				heard[id] = is
-			}
-		}
+		heard := heardIn(t, all[before:])
 		return heard["pending"] == "firing" && heard["brief"] == "resolved"
 	})
 	for _, m := range got[before:] {
@@ -117,12 +112,7 @@ func TestARestartLosesNothingAndRepeatsNothing(t *testing.T) {
 	}
 	p.notify(t, s.resolve("told"), s.resolve("pending"))
 	h.wait(t, "the ends", func(all []message) bool {
-		heard := map[string]string{}
-		for _, m := range all {
-			for id, is := range states(t, m) {
-				heard[id] = is
-			}
-		}
+		heard := heardIn(t, all)
 		return heard["told"] == "resolved" && heard["pending"] == "resolved"
 	})
 }
@@ -154,12 +144,7 @@ func TestACrashLosesNothing(t *testing.T) {
 	}
 	next.notify(t, s.resolve("a"), s.resolve("b"))
 	h.wait(t, "the ends of a and b", func(all []message) bool {
-		heard := map[string]string{}
-		for _, m := range all {
-			for id, is := range states(t, m) {
-				heard[id] = is
-			}
-		}
+		heard := heardIn(t, all)
 		return heard["a"] == "resolved" && heard["b"] == "resolved"
 	})
 }

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -176,11 +178,7 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 	if err := c.catchUp(ctx, helping); err != nil {
 		return err
 	}
-	for _, lane := range c.core.GoLive(time.Now()) {
-		c.o.Metrics.message(lane, "dead")
-		c.o.Log.ErrorContext(ctx, "a receiver is not configured any more and will not be told the end of its alerts",
-			"receiver", lane.Receiver, "integration", lane.Integration, "group_key", lane.GroupKey)
-	}
+	c.mourn(ctx, c.core.GoLive(time.Now()))
 	if first {
 		// From here on everything is to be told, so a restart must know where "here" is.
 		if err := c.save(helping); err != nil {
@@ -192,6 +190,19 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 		return err
 	}
 	return c.stop(helping)
+}
+
+// mourn says whom nobody can tell the end of alerts any more.
+func (c *Courier) mourn(ctx context.Context, orphans []route.Lane) {
+	groups := map[[2]string]int{}
+	for _, lane := range orphans {
+		c.o.Metrics.message(lane, "dead")
+		groups[[2]string{lane.Receiver, lane.Integration}]++
+	}
+	for _, way := range slices.SortedFunc(maps.Keys(groups), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+		c.o.Log.WarnContext(ctx, "a receiver is not configured any more and is not told the end of its alerts",
+			"receiver", way[0], "integration", way[1], "groups", groups[way])
+	}
 }
 
 // loop is the owner's life.

@@ -199,7 +199,9 @@ func TestTheWatermarkIsReadOnceWhileNobodyElseWrites(t *testing.T) {
 func TestCompare(t *testing.T) {
 	ordered := []*alertv1.Cause{
 		nil,
-		{LogId: "2026-01", Sequence: 5, Index: 0}, {LogId: "2026-01", Sequence: 5, Index: 1}, {LogId: "2026-01", Sequence: 900},
+		{LogId: "2026-01", Sequence: 5, Index: 0},
+		{LogId: "2026-01", Sequence: 5, Index: 1},
+		{LogId: "2026-01", Sequence: 900},
 		{LogId: "2026-02", Sequence: 1},
 	}
 	for i, a := range ordered {

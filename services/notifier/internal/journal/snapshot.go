@@ -113,8 +113,11 @@ func encode(s *deliveryv1.Snapshot) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compress snapshot: %w", err)
 	}
-	defer z.Close()
-	return z.EncodeAll(raw, nil), nil
+	packed := z.EncodeAll(raw, nil)
+	if err := z.Close(); err != nil {
+		return nil, fmt.Errorf("compress snapshot: %w", err)
+	}
+	return packed, nil
 }
 
 func decode(data []byte) (*deliveryv1.Snapshot, error) {

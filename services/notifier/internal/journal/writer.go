@@ -117,12 +117,20 @@ func (w *Writer) drain(ctx context.Context, shard int, q *queue) error {
 		if err != nil {
 			return err
 		}
+		q.rest()
 		select {
 		case w.stored <- Stored{Shard: shard, Seq: seq, Records: records}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// rest notes that no write is on its way.
+func (q *queue) rest() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy = false
 }
 
 // take removes as many records as one message may hold.

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"maps"
 	"regexp"
 	"time"
 
@@ -60,9 +61,7 @@ func end(a delivery.Alert) time.Time {
 
 func kv(labels map[string]string) template.KV {
 	set := make(template.KV, len(labels))
-	for name, value := range labels {
-		set[name] = value
-	}
+	maps.Copy(set, labels)
 	return set
 }
 
