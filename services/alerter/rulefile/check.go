@@ -34,7 +34,7 @@ func (p *parser) checkLabel(key, value *yaml.Node, name, text string) {
 
 // checkAnnotation notes what is wrong with an annotation.
 func (p *parser) checkAnnotation(key, value *yaml.Node, name, text string) {
-	if !model.LabelName(name).IsValidLegacy() {
+	if !model.LegacyValidation.IsValidLabelName(name) {
 		p.wrong(key, "`%s` is no annotation name; expected letters, digits and underscores, not beginning with a digit", name)
 	}
 	t, err := ParseTemplate(name, text)
@@ -47,7 +47,7 @@ func (p *parser) checkAnnotation(key, value *yaml.Node, name, text string) {
 }
 
 func validLabelName(name string) bool {
-	return model.LabelName(name).IsValidLegacy() && !strings.HasPrefix(name, "__")
+	return model.LegacyValidation.IsValidLabelName(name) && !strings.HasPrefix(name, "__")
 }
 
 // checkSet notes names and label sets that stand twice.
@@ -121,5 +121,5 @@ func (p *parser) checkTargets(targets []TargetPattern) {
 }
 
 func (p *parser) mistake(at Position, format string, args ...any) {
-	p.mistakes = append(p.mistakes, &Mistake{at, fmt.Sprintf(format, args...)})
+	p.mistakes = append(p.mistakes, &MistakeError{at, fmt.Sprintf(format, args...)})
 }

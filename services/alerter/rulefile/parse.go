@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ const maxFileBytes = 1 << 20
 type parser struct {
 	name     string
 	src      []byte
-	mistakes []*Mistake
+	mistakes []*MistakeError
 }
 
 // yamlLine finds the line in the text of the YAML reader's errors.
@@ -33,13 +34,13 @@ var yamlLine = regexp.MustCompile(`line (\d+): `)
 func (p *parser) file(name string, src []byte) []Group {
 	p.name, p.src = name, src
 	if len(src) > maxFileBytes {
-		p.mistakes = append(p.mistakes, &Mistake{Position{name, 1, 1}, fmt.Sprintf("the file has %d bytes; at most %d are read", len(src), maxFileBytes)})
+		p.mistakes = append(p.mistakes, &MistakeError{Position{name, 1, 1}, fmt.Sprintf("the file has %d bytes; at most %d are read", len(src), maxFileBytes)})
 		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		p.mistakes = append(p.mistakes, &Mistake{Position{name, 1, 1}, "the file is empty; expected `groups:`"})
+		p.mistakes = append(p.mistakes, &MistakeError{Position{name, 1, 1}, "the file is empty; expected `groups:`"})
 		return nil
 	} else if err != nil {
 		p.yamlMistake(err)
@@ -66,12 +67,12 @@ func (p *parser) yamlMistake(err error) {
 			line++ // the reader counts from 0 in complaints about structure
 		}
 	}
-	p.mistakes = append(p.mistakes, &Mistake{Position{p.name, line, 1}, "not YAML: " + text})
+	p.mistakes = append(p.mistakes, &MistakeError{Position{p.name, line, 1}, "not YAML: " + text})
 }
 
 // wrong notes a mistake at a node.
 func (p *parser) wrong(n *yaml.Node, format string, args ...any) {
-	p.mistakes = append(p.mistakes, &Mistake{p.at(n), fmt.Sprintf(format, args...)})
+	p.mistakes = append(p.mistakes, &MistakeError{p.at(n), fmt.Sprintf(format, args...)})
 }
 
 func (p *parser) at(n *yaml.Node) Position { return Position{p.name, n.Line, n.Column} }
@@ -267,7 +268,7 @@ func (p *parser) mapping(n *yaml.Node, what string, known ...string) map[string]
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		name := resolve(key).Value
-		if !contains(known, name) {
+		if !slices.Contains(known, name) {
 			p.wrong(key, "`%s` is no key of %s%s", name, what, hint(name, known))
 			continue
 		}
@@ -313,15 +314,6 @@ func oneOf(words []string) string {
 		return words[0]
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
-}
-
-func contains(words []string, word string) bool {
-	for _, w := range words {
-		if w == word {
-			return true
-		}
-	}
-	return false
 }
 
 // resolve follows an alias to what it stands for.

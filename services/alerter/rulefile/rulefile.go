@@ -132,8 +132,8 @@ type Position struct {
 // String writes file:line:column.
 func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
 
-// Mistake is one thing that is wrong with a rule file, and where.
-type Mistake struct {
+// MistakeError is one thing that is wrong with a rule file, and where.
+type MistakeError struct {
 	// Position is where it stands.
 	Position Position
 	// Text says what is wrong and what was expected.
@@ -141,12 +141,12 @@ type Mistake struct {
 }
 
 // Error writes the place and the text.
-func (m *Mistake) Error() string { return m.Position.String() + ": " + m.Text }
+func (m *MistakeError) Error() string { return m.Position.String() + ": " + m.Text }
 
 // JoinMistakes returns the mistakes as one error, sorted by their places, or
 // nil if there are none.
-func JoinMistakes(mistakes []*Mistake) error {
-	slices.SortStableFunc(mistakes, func(a, b *Mistake) int {
+func JoinMistakes(mistakes []*MistakeError) error {
+	slices.SortStableFunc(mistakes, func(a, b *MistakeError) int {
 		if c := strings.Compare(a.Position.File, b.Position.File); c != 0 {
 			return c
 		}
@@ -163,7 +163,7 @@ func JoinMistakes(mistakes []*Mistake) error {
 }
 
 // Parse reads files (content by name) and checks them together with the target
-// patterns. The error joins every mistake as a *Mistake; those of target
+// patterns. The error joins every mistake as a *MistakeError; those of target
 // patterns stand in the file "targets" at the pattern's number.
 func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
 	p := &parser{}

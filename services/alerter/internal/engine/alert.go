@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"maps"
 	"slices"
 
 	"github.com/prometheus/common/model"
@@ -155,12 +156,8 @@ func (p *Partition) hash128(group, name, what string, n int) string {
 // labels cannot be overridden by a rule, nor Tocsin's by either.
 func (c *compiled) labels(t *target, category string) map[string]string {
 	labels := make(map[string]string, len(c.rule.Labels)+len(t.labels)+4)
-	for k, v := range c.rule.Labels {
-		labels[k] = v
-	}
-	for k, v := range t.labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, c.rule.Labels)
+	maps.Copy(labels, t.labels)
 	labels["alertname"], labels["account"] = c.rule.Alert, t.target.GetAccount()
 	switch t.target.GetKind() {
 	case eventv1.TargetKind_TARGET_KIND_ENDPOINT:

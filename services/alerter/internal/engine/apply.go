@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -173,7 +174,7 @@ type sample struct {
 // that was held for too long updates the latest values and the counters and is
 // no sign of life for now.
 func (p *Partition) sampled(t *target, s sample) {
-	interval := s.interval
+	interval := min(s.interval, longestInterval)
 	if interval <= 0 {
 		interval = usualInterval
 	}
@@ -231,9 +232,9 @@ func (p *Partition) removed(t *target) {
 		return
 	}
 	now := p.nowMs()
-	for i := len(t.alerts) - 1; i >= 0; i-- {
-		if !t.alerts[i].rule.readsGone {
-			p.end(t.alerts[i], now, reasonTargetRemoved)
+	for _, a := range slices.Clone(t.alerts) {
+		if !a.rule.readsGone {
+			p.end(a, now, reasonTargetRemoved)
 		}
 	}
 	p.touch(t)
@@ -258,8 +259,8 @@ func (p *Partition) revive(t *target) {
 
 // forget drops a removed target for good.
 func (p *Partition) forget(t *target, at int64) {
-	for i := len(t.alerts) - 1; i >= 0; i-- {
-		p.end(t.alerts[i], at, reasonTargetRemoved)
+	for _, a := range slices.Clone(t.alerts) {
+		p.end(a, at, reasonTargetRemoved)
 	}
 	t.dropped = true
 	delete(p.targets, t.token)

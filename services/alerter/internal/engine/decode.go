@@ -12,20 +12,20 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
-// ErrFormat says that a state was written in a format that this version does
+// FormatError says that a state was written in a format that this version does
 // not know.
-type ErrFormat struct {
+type FormatError struct {
 	// Format is what was found.
 	Format uint32
 }
 
 // Error names both formats.
-func (e ErrFormat) Error() string {
+func (e FormatError) Error() string {
 	return fmt.Sprintf("state of format %d; this version reads format %d", e.Format, stateFormat)
 }
 
 // Restore reads what Snapshot wrote. Its error says that the bytes are
-// something else, or wraps an ErrFormat.
+// something else, or wraps an FormatError.
 func Restore(data []byte, speed float64) (*Partition, error) {
 	var s statev1.Snapshot
 	if err := proto.Unmarshal(data, &s); err != nil {
@@ -52,7 +52,7 @@ func entries(list []*statev1.Entry) map[string][]byte {
 
 // Load builds the state from what Delta gave over time: the last head, and the
 // values that were not deleted. Its error says that the bytes are something
-// else, or wraps an ErrFormat.
+// else, or wraps an FormatError.
 func Load(head []byte, targets, active map[string][]byte, speed float64) (*Partition, error) {
 	var h statev1.Head
 	if err := proto.Unmarshal(head, &h); err != nil {
@@ -71,7 +71,7 @@ func Load(head []byte, targets, active map[string][]byte, speed float64) (*Parti
 // fromHead makes a partition of its head.
 func fromHead(h *statev1.Head, speed float64) (*Partition, error) {
 	if h.GetFormat() != stateFormat {
-		return nil, ErrFormat{h.GetFormat()}
+		return nil, FormatError{h.GetFormat()}
 	}
 	p := NewPartition(int(h.GetPartition()), h.GetLogId(), speed)
 	p.applied, p.stamp, p.now, p.hash = h.GetAppliedSeq(), h.GetStampNs(), h.GetNowNs(), h.GetRuleSetHash()

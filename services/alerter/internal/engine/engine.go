@@ -76,15 +76,18 @@ type Problem struct {
 	Detail string
 }
 
-// ErrUnknownRules says that a rule set must be loaded before a message can be
+// UnknownRulesError says that a rule set must be loaded before a message can be
 // applied. The state is untouched.
-type ErrUnknownRules struct {
+type UnknownRulesError struct {
 	// Hash names the rule set.
 	Hash string
 }
 
+// ErrUnknownRules is the former name of UnknownRulesError.
+type ErrUnknownRules = UnknownRulesError //nolint:errname // the name by which callers know it
+
 // Error names the rule set.
-func (e ErrUnknownRules) Error() string { return fmt.Sprintf("rule set %s is not loaded", e.Hash) }
+func (e UnknownRulesError) Error() string { return fmt.Sprintf("rule set %s is not loaded", e.Hash) }
 
 // Delta is what changed since the last Delta, encoded for the store.
 type Delta struct {

@@ -229,7 +229,7 @@ func TestAnUnknownRuleSetLeavesTheStateAsItWas(t *testing.T) {
 	m := w.next()
 	m.Event = activated(less.Hash())
 	_, err := p.Step(m, known(all))
-	var unknown ErrUnknownRules
+	var unknown UnknownRulesError
 	if !errors.As(err, &unknown) || unknown.Hash != less.Hash() {
 		t.Fatalf("error %v, want the new rule set's hash", err)
 	}
@@ -249,7 +249,7 @@ func TestStatesOfAnotherFormatAreRefused(t *testing.T) {
 	p := NewPartition(7, "log", 1)
 	h := p.head()
 	h.Format = stateFormat + 1
-	var format ErrFormat
+	var format FormatError
 	if _, err := Load(marshal(h), nil, nil, 1); !errors.As(err, &format) {
 		t.Errorf("error %v, want the format", err)
 	}

@@ -75,7 +75,7 @@ func NewPartition(index int, logID string, speed float64) *Partition {
 	}
 }
 
-// Step applies one message. Its only error is ErrUnknownRules: the state is
+// Step applies one message. Its only error is UnknownRulesError: the state is
 // untouched then; load the rule set and call again. A message that was applied
 // before is ignored.
 func (p *Partition) Step(m Message, programs Programs) (StepResult, error) {
@@ -110,7 +110,7 @@ func (p *Partition) Step(m Message, programs Programs) (StepResult, error) {
 func (p *Partition) lookUp(m Message, programs Programs) (current, next *Program, err error) {
 	if p.hash != "" && p.program == nil {
 		if current = programs(p.hash); current == nil {
-			return nil, nil, ErrUnknownRules{p.hash}
+			return nil, nil, UnknownRulesError{p.hash}
 		}
 	}
 	hash := m.Event.GetRuleSetActivated().GetHash()
@@ -118,7 +118,7 @@ func (p *Partition) lookUp(m Message, programs Programs) (current, next *Program
 		return current, nil, nil
 	}
 	if next = programs(hash); next == nil {
-		return nil, nil, ErrUnknownRules{hash}
+		return nil, nil, UnknownRulesError{hash}
 	}
 	return current, next, nil
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -91,7 +92,7 @@ type pattern struct {
 }
 
 // Compile checks and compiles the rules of a set. Its error joins every
-// mistake as a *rulefile.Mistake.
+// mistake as a *rulefile.MistakeError.
 func Compile(set *rulefile.Set) (*Program, error) {
 	p := &Program{
 		set: set, on: map[rulefile.On]*ruleGroup{}, byKey: map[string]*compiled{},
@@ -105,7 +106,7 @@ func Compile(set *rulefile.Set) (*Program, error) {
 		}
 		compilers[on], p.on[on] = c, &ruleGroup{on: on}
 	}
-	var mistakes []*rulefile.Mistake
+	var mistakes []*rulefile.MistakeError
 	for i, r := range set.Rules() {
 		c := &compiled{rule: &r, key: r.Key(), group: p.on[r.On], order: i}
 		mistakes = append(mistakes, c.compile(compilers[r.On])...)
@@ -115,7 +116,7 @@ func Compile(set *rulefile.Set) (*Program, error) {
 	for i, t := range set.Targets {
 		re, err := regexp.Compile(t.Match)
 		if err != nil {
-			mistakes = append(mistakes, &rulefile.Mistake{Position: rulefile.Position{File: "targets", Line: i + 1, Column: 1}, Text: err.Error()})
+			mistakes = append(mistakes, &rulefile.MistakeError{Position: rulefile.Position{File: "targets", Line: i + 1, Column: 1}, Text: err.Error()})
 		}
 		p.patterns = append(p.patterns, pattern{t, re})
 	}
@@ -136,11 +137,11 @@ func (p *Program) Hash() string { return p.set.Hash }
 func (p *Program) Set() *rulefile.Set { return p.set }
 
 // compile fills in c from its rule and returns what is wrong with it.
-func (c *compiled) compile(comp *expr.Compiler) []*rulefile.Mistake {
-	var mistakes []*rulefile.Mistake
+func (c *compiled) compile(comp *expr.Compiler) []*rulefile.MistakeError {
+	var mistakes []*rulefile.MistakeError
 	note := func(found []expr.Mistake, at func(int) rulefile.Position) {
 		for _, m := range found {
-			mistakes = append(mistakes, &rulefile.Mistake{Position: at(m.Offset), Text: m.Text})
+			mistakes = append(mistakes, &rulefile.MistakeError{Position: at(m.Offset), Text: m.Text})
 		}
 	}
 	var found []expr.Mistake
@@ -181,12 +182,12 @@ func (c *compiled) digest(slots []expr.Slot) {
 }
 
 // templates reads the annotations and tries them with the parts of the rule.
-func (c *compiled) templates(slots []expr.Slot) []*rulefile.Mistake {
+func (c *compiled) templates(slots []expr.Slot) []*rulefile.MistakeError {
 	parts := map[string]any{}
 	for _, id := range c.cond.Parts() {
 		parts[slots[id].Text] = 0.0
 	}
-	var mistakes []*rulefile.Mistake
+	var mistakes []*rulefile.MistakeError
 	for _, name := range sortedKeys(c.rule.Annotations) {
 		t, err := rulefile.ParseTemplate(name, c.rule.Annotations[name])
 		if err == nil {
@@ -194,7 +195,7 @@ func (c *compiled) templates(slots []expr.Slot) []*rulefile.Mistake {
 		}
 		if err != nil {
 			text := fmt.Sprintf("the template `%s` of %s is wrong: %v", name, c.rule.Alert, err)
-			mistakes = append(mistakes, &rulefile.Mistake{Position: c.rule.AnnotationPosition(name), Text: text})
+			mistakes = append(mistakes, &rulefile.MistakeError{Position: c.rule.AnnotationPosition(name), Text: text})
 		}
 		c.annotations = append(c.annotations, annotation{name, t})
 	}
@@ -313,12 +314,8 @@ func (p *Program) describe(kind eventv1.TargetKind, name string) (labels map[str
 				labels[group] = m[i]
 			}
 		}
-		for k, v := range t.Labels {
-			labels[k] = v
-		}
-		for k, v := range t.Overrides {
-			overrides[k] = v
-		}
+		maps.Copy(labels, t.Labels)
+		maps.Copy(overrides, t.Overrides)
 	}
 	return labels, overrides
 }

@@ -23,6 +23,9 @@ const (
 	absentIntervals = 5
 	// usualInterval stands in for an interval that a sample does not tell.
 	usualInterval = 15 * time.Second
+	// longestInterval bounds what a sample may tell: five of them are no overflow
+	// and no absence that nobody lives to see.
+	longestInterval = 24 * time.Hour
 	// never is an instant that did not come.
 	never = -1
 )

@@ -26,23 +26,35 @@ func TestCompileFindsTheParts(t *testing.T) {
 		want []string
 	}{
 		{"a field", rulefile.OnEndpoint, "jobs.in_queue > 5", []string{"jobs.in_queue"}},
-		{"parts in the order of the text, each once", rulefile.OnEndpoint,
+		{
+			"parts in the order of the text, each once", rulefile.OnEndpoint,
 			"jobs.in_queue > 1 && min(jobs.in_queue, '5m') > 0 && rate(jobs.completed,'10m') < jobs.in_queue",
-			[]string{"jobs.in_queue", "min(jobs.in_queue, '5m')", "rate(jobs.completed, '10m')"}},
-		{"max of a window and max of two numbers", rulefile.OnEndpoint,
+			[]string{"jobs.in_queue", "min(jobs.in_queue, '5m')", "rate(jobs.completed, '10m')"},
+		},
+		{
+			"max of a window and max of two numbers", rulefile.OnEndpoint,
 			"max(jobs.in_queue, '3m') > max(50, 10 * workers.max)",
-			[]string{"max(jobs.in_queue, '3m')", "workers.max"}},
+			[]string{"max(jobs.in_queue, '3m')", "workers.max"},
+		},
 		{"min of a min", rulefile.OnEndpoint, "min(min(jobs.in_queue, '5m'), 3) > 2", []string{"min(jobs.in_queue, '5m')"}},
-		{"buckets of a condition", rulefile.OnEndpoint, "count_true(workers.unhealthy > 0, '10m', '1m') >= 8",
-			[]string{"count_true(workers.unhealthy > 0, '10m', '1m')"}},
-		{"a threshold and a label", rulefile.OnPod, "cpu.util_percent < threshold('cpu', 20) && label('env') != 'dev'",
-			[]string{"cpu.util_percent", "threshold('cpu', 20)", "label('env')"}},
-		{"a threshold with a computed default", rulefile.OnEndpoint, "jobs.in_queue > threshold('queue', 20 * workers.max)",
-			[]string{"jobs.in_queue", "workers.max"}},
+		{
+			"buckets of a condition", rulefile.OnEndpoint, "count_true(workers.unhealthy > 0, '10m', '1m') >= 8",
+			[]string{"count_true(workers.unhealthy > 0, '10m', '1m')"},
+		},
+		{
+			"a threshold and a label", rulefile.OnPod, "cpu.util_percent < threshold('cpu', 20) && label('env') != 'dev'",
+			[]string{"cpu.util_percent", "threshold('cpu', 20)", "label('env')"},
+		},
+		{
+			"a threshold with a computed default", rulefile.OnEndpoint, "jobs.in_queue > threshold('queue', 20 * workers.max)",
+			[]string{"jobs.in_queue", "workers.max"},
+		},
 		{"absence and presence", rulefile.OnAccount, "absent('2m') || !present(clock.skew_s)", []string{"absent('2m')", "present(clock.skew_s)"}},
 		{"a variable of a list is no part", rulefile.OnEndpoint, "[1, 2].exists(n, n > jobs.in_queue)", []string{"jobs.in_queue"}},
-		{"fields of the endpoint in a rule over jobs", rulefile.OnJob, "job.failed > 1 && job.category == 'oom' && jobs.failed > 0",
-			[]string{"job.failed", "job.category", "jobs.failed"}},
+		{
+			"fields of the endpoint in a rule over jobs", rulefile.OnJob, "job.failed > 1 && job.category == 'oom' && jobs.failed > 0",
+			[]string{"job.failed", "job.category", "jobs.failed"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			comp := compiler(t, c.on)

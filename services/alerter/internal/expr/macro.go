@@ -84,7 +84,7 @@ func (b *builder) windowed(name string, fn Fn) cel.MacroFactory {
 		if _, text := textOf(args[1]); !text && scalar {
 			return nil, nil
 		}
-		window, err := b.duration(eh, args[1], time.Second, maxWindow)
+		window, err := b.duration(eh, args[1], time.Second)
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +113,7 @@ func (b *builder) absent(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (ast
 	if b.c.on == rulefile.OnJob {
 		return nil, eh.NewError(args[0].ID(), "absent is for rules on endpoints, pods and accounts: no sample is about a category of failures")
 	}
-	window, err := b.duration(eh, args[0], minAbsence, maxWindow)
+	window, err := b.duration(eh, args[0], minAbsence)
 	if err != nil {
 		return nil, err
 	}
@@ -165,11 +165,11 @@ func (b *builder) countTrue(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (
 	if len(args) != 3 {
 		return nil, b.wrong(eh, args, "count_true takes a condition, a window and the size of its buckets, for example count_true(%s > 0, '10m', '1m')", b.example())
 	}
-	window, err := b.duration(eh, args[1], time.Second, maxWindow)
+	window, err := b.duration(eh, args[1], time.Second)
 	if err != nil {
 		return nil, err
 	}
-	bucket, err := b.duration(eh, args[2], time.Second, maxWindow)
+	bucket, err := b.duration(eh, args[2], time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (b *builder) wrong(eh parser.ExprHelper, args []ast.Expr, format string, a 
 func (b *builder) example() string { return Fields(b.c.on)[0].Name }
 
 // duration reads a window within its bounds, in milliseconds.
-func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least, most time.Duration) (int64, *common.Error) {
+func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least time.Duration) (int64, *common.Error) {
 	text, ok := textOf(e)
 	if !ok {
 		return 0, eh.NewError(e.ID(), "expected a duration in quotes, for example '5m'")
@@ -233,8 +233,8 @@ func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least, most time.Du
 		return 0, eh.NewError(e.ID(), err.Error())
 	case d < least:
 		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too short; expected at least %s", text, short(least)))
-	case d > most:
-		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too long; at most %s are kept", text, short(most)))
+	case d > maxWindow:
+		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too long; at most %s are kept", text, short(maxWindow)))
 	}
 	return d.Milliseconds(), nil
 }

@@ -29,19 +29,30 @@ func TestTheLifeOfAnAlert(t *testing.T) {
 			{0, Yes, Unknown, Began}, {4 * minute, Yes, Unknown, None}, {5 * minute, Yes, Unknown, Fires},
 		}},
 		{"a pending alert vanishes and begins anew", Timing{For: 5 * minute}, []moment{
-			{0, Yes, Unknown, Began}, {4 * minute, No, Unknown, Vanished}, {5 * minute, Yes, Unknown, Began},
-			{9 * minute, Yes, Unknown, None}, {10 * minute, Yes, Unknown, Fires},
+			{0, Yes, Unknown, Began},
+			{4 * minute, No, Unknown, Vanished},
+			{5 * minute, Yes, Unknown, Began},
+			{9 * minute, Yes, Unknown, None},
+			{10 * minute, Yes, Unknown, Fires},
 		}},
 		{"missing facts keep nothing, pending and firing as they are", Timing{For: minute}, []moment{
-			{0, Unknown, Unknown, None}, {1, Yes, Unknown, Began}, {5 * minute, Unknown, Unknown, None}, {6 * minute, Yes, Unknown, Fires},
-			{7 * minute, Unknown, Unknown, None}, {8 * minute, No, Unknown, Resolved},
+			{0, Unknown, Unknown, None},
+			{1, Yes, Unknown, Began},
+			{5 * minute, Unknown, Unknown, None},
+			{6 * minute, Yes, Unknown, Fires},
+			{7 * minute, Unknown, Unknown, None},
+			{8 * minute, No, Unknown, Resolved},
 		}},
 		{"it is kept firing for a while after its end", Timing{Keep: 10 * minute}, []moment{
 			{0, Yes, Unknown, Fires}, {minute, No, Unknown, None}, {10 * minute, No, Unknown, None}, {11 * minute, No, Unknown, Resolved},
 		}},
 		{"its return in that while starts the while anew", Timing{Keep: 10 * minute}, []moment{
-			{0, Yes, Unknown, Fires}, {minute, No, Unknown, None}, {5 * minute, Yes, Unknown, None}, {6 * minute, No, Unknown, None},
-			{15 * minute, No, Unknown, None}, {16 * minute, No, Unknown, Resolved},
+			{0, Yes, Unknown, Fires},
+			{minute, No, Unknown, None},
+			{5 * minute, Yes, Unknown, None},
+			{6 * minute, No, Unknown, None},
+			{15 * minute, No, Unknown, None},
+			{16 * minute, No, Unknown, Resolved},
 		}},
 		{"missing facts at the end of that while keep it firing", Timing{Keep: 10 * minute}, []moment{
 			{0, Yes, Unknown, Fires}, {minute, No, Unknown, None}, {11 * minute, Unknown, Unknown, None}, {12 * minute, No, Unknown, Resolved},
@@ -59,8 +70,12 @@ func TestTheLifeOfAnAlert(t *testing.T) {
 			{0, Yes, No, Fires}, {1, No, Yes, None}, {2, No, No, None}, {minute, No, Yes, None}, {6 * minute, No, Yes, Resolved},
 		}},
 		{"a firing alert is renewed daily", Timing{}, []moment{
-			{0, Yes, Unknown, Fires}, {24*60*minute - 1, Yes, Unknown, None}, {24 * 60 * minute, Yes, Unknown, Renewed},
-			{25 * 60 * minute, Yes, Unknown, None}, {73 * 60 * minute, Unknown, Unknown, Renewed}, {74 * 60 * minute, Yes, Unknown, None},
+			{0, Yes, Unknown, Fires},
+			{24*60*minute - 1, Yes, Unknown, None},
+			{24 * 60 * minute, Yes, Unknown, Renewed},
+			{25 * 60 * minute, Yes, Unknown, None},
+			{73 * 60 * minute, Unknown, Unknown, Renewed},
+			{74 * 60 * minute, Yes, Unknown, None},
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

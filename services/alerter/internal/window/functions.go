@@ -1,5 +1,7 @@
 package window
 
+import "slices"
+
 // Min returns the least value of the last width milliseconds, and false while
 // less than nine tenths of them are known.
 func (s *Series) Min(now, width int64) (float64, bool) {
@@ -83,8 +85,8 @@ func (s *Series) Rate(now, width int64) (float64, bool) {
 // Last returns the newest value of the last width milliseconds, and false if
 // there was none.
 func (s *Series) Last(now, width int64) (float64, bool) {
-	for i := len(s.steps) - 1; i >= 0; i-- {
-		if p := s.steps[i]; p.Known && p.Start <= now {
+	for i, p := range slices.Backward(s.steps) {
+		if p.Known && p.Start <= now {
 			return p.Value, s.end(i, now) >= now-width
 		}
 	}

@@ -160,8 +160,8 @@ func (s *Series) Now(now int64) (float64, bool) { return s.At(now, now) }
 // At returns the value that held at t, as known at now. A step that ends at t
 // does not hold any more, except that the newest holds at its very end.
 func (s *Series) At(t, now int64) (float64, bool) {
-	for i := len(s.steps) - 1; i >= 0; i-- {
-		if p := s.steps[i]; p.Start <= t {
+	for i, p := range slices.Backward(s.steps) {
+		if p.Start <= t {
 			if !p.Known || i == len(s.steps)-1 && t > s.until {
 				return 0, false
 			}
