@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -18,6 +20,7 @@ import (
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/receiver"
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/stack"
 	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/rules"
 	"github.com/tocsin-dev/tocsin/services/alerter"
 	"github.com/tocsin-dev/tocsin/services/collector"
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
@@ -29,6 +32,12 @@ const (
 	// rules' own durations pass as fast, so that the rules are the real ones: what
 	// takes 6 minutes with RunPod takes 6 seconds here.
 	demoSpeed = 60
+	// demoIdleWindow stands for the two hours of the rule on idle GPUs: at the
+	// demo's speed it is 12 s.
+	demoIdleWindow = "'12m'"
+	// demoIdleFor is how long the pod idles in each round of 40 minutes: the
+	// window, and time to see the alert fire.
+	demoIdleFor = 22 * time.Minute
 	// demoSecretBytes is the length of the key that signs the demo's deliveries;
 	// Standard Webhooks asks for 24 to 64.
 	demoSecretBytes = 32
@@ -63,7 +72,7 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) error {
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
-	account, err := sim.New(sim.Options{Scenario: sim.DemoScenario(), Speed: demoSpeed, Unlimited: true})
+	account, err := sim.New(sim.Options{Scenario: demoScenario(), Speed: demoSpeed, Unlimited: true})
 	if err != nil {
 		return fmt.Errorf("make the simulated account: %w", err)
 	}
@@ -89,7 +98,8 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) error {
 	}
 	o.Dir, o.Log = dir, log
 	o.Ready = func(a stack.Addresses) { welcome(t, a, hooksURL, logPath) }
-	fmt.Fprintf(t.out, "Tocsin demo: a simulated RunPod account at %d times the speed of life. Ctrl-C ends it.\n", demoSpeed)
+	fmt.Fprintf(t.out, "Tocsin demo: a simulated RunPod account at %d times the speed of life. Ctrl-C ends it.\n"+
+		"The rules are the default ones; only the rule on idle GPUs looks back %s here and not 2 hours.\n", demoSpeed, strings.Trim(demoIdleWindow, "'"))
 	g.Go(func() error { return stack.Run(ctx, o) })
 	g.Go(func() error { account.Run(ctx); return nil })
 	err = g.Wait()
@@ -120,6 +130,7 @@ func demoOptions(accountURL, hooksURL, secret string) (stack.Options, error) {
 	o.Collector.Collector.MaxBackoff = time.Second
 	o.Collector.Collector.Timeout = time.Second // of a hanging API, a simulated minute
 	o.Alerter.Speed = demoSpeed
+	o.Alerter.RuleFiles = demoRules()
 	for _, address := range []*string{
 		&o.Collector.Collector.IngestAddress, &o.Collector.Collector.HTTPAddress, &o.Collector.Collector.GRPCAddress,
 		&o.Alerter.GRPCAddress, &o.Alerter.HTTPAddress, &o.Notifier.GRPCAddress, &o.Notifier.HTTPAddress,
@@ -129,6 +140,29 @@ func demoOptions(accountURL, hooksURL, secret string) (stack.Options, error) {
 	var err error
 	o.Notifier.Config, err = demoRoutes(hooksURL, secret)
 	return o, err
+}
+
+// demoScenario is the simulator's, but the idle pod finds work in the end, so
+// that its alert resolves and comes again.
+func demoScenario() sim.Scenario {
+	scenario := sim.DemoScenario()
+	for i, event := range scenario.Events {
+		if event.Target == sim.DemoIdlePod {
+			scenario.Events[i].Effect = sim.IdleGPU(demoIdleFor)
+		}
+	}
+	return scenario
+}
+
+// demoRules are the default rules with one change: nobody watches a demo for
+// the two minutes that two hours of an idle GPU take at its speed.
+func demoRules() map[string][]byte {
+	pack := rules.Default()
+	for name, text := range pack {
+		text = bytes.ReplaceAll(text, []byte("'2h')"), []byte(demoIdleWindow+")"))
+		pack[name] = bytes.ReplaceAll(text, []byte("for 2 hours"), []byte("for 12 minutes"))
+	}
+	return pack
 }
 
 // demoRoutes are the default routes with another receiver: the demo's webhook
