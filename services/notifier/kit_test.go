@@ -38,7 +38,7 @@ type process struct {
 }
 
 // start runs a notifier and waits until it leads.
-func start(t *testing.T, url, config string, change ...func(*notifier.Options)) *process {
+func start(t testing.TB, url, config string, change ...func(*notifier.Options)) *process {
 	t.Helper()
 	p, ready := launch(t, url, config, change...)
 	select {
@@ -53,7 +53,7 @@ func start(t *testing.T, url, config string, change ...func(*notifier.Options)) 
 }
 
 // launch runs a notifier without waiting.
-func launch(t *testing.T, url, config string, change ...func(*notifier.Options)) (*process, <-chan notifier.Addresses) {
+func launch(t testing.TB, url, config string, change ...func(*notifier.Options)) (*process, <-chan notifier.Addresses) {
 	t.Helper()
 	ready := make(chan notifier.Addresses, 1)
 	p := &process{log: &safeBuffer{}, done: make(chan error, 1)}
@@ -98,7 +98,7 @@ func (p *process) stop(t *testing.T) {
 	}
 }
 
-func dial(t *testing.T, address, token string) notifyv1.NotifierServiceClient {
+func dial(t testing.TB, address, token string) notifyv1.NotifierServiceClient {
 	t.Helper()
 	conn, err := rpc.Dial(address, rpc.DialOptions{Token: secret.String(token)})
 	if err != nil {

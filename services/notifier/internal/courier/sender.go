@@ -94,7 +94,9 @@ func (w way) post(ctx context.Context, a delivery.Attempt) delivery.Outcome {
 	}
 	now := time.Now()
 	header := http.Header{"Content-Type": {a.Body.ContentType}}
-	w.Key.Apply(header, a.ID, now, a.Body.Bytes)
+	for name, value := range w.Key.Headers(a.ID, now, a.Body.Bytes) {
+		header.Set(name, value)
+	}
 	return outcome(w.client.Post(ctx, now, send.Request{URL: to, Header: header, Body: a.Body.Bytes}))
 }
 

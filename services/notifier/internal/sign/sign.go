@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -74,12 +73,12 @@ func (k Key) Signature(id string, at time.Time, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// Apply sets the headers of Standard Webhooks on h for one attempt at the
-// instant at. Without a key it sets all but the signature.
-func (k Key) Apply(h http.Header, id string, at time.Time, body []byte) {
-	h.Set(HeaderID, id)
-	h.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
+// Headers returns the headers of Standard Webhooks for one attempt at the
+// instant at. Without a key that is all but the signature.
+func (k Key) Headers(id string, at time.Time, body []byte) map[string]string {
+	h := map[string]string{HeaderID: id, HeaderTimestamp: strconv.FormatInt(at.Unix(), 10)}
 	if k.Set() {
-		h.Set(HeaderSignature, k.Signature(id, at, body))
+		h[HeaderSignature] = k.Signature(id, at, body)
 	}
+	return h
 }
