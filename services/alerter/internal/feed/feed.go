@@ -40,6 +40,8 @@ type Item struct {
 	// Missed is true when messages before this one, after the last one handed
 	// over, were removed from the log unread. They may have been the partition's.
 	Missed bool
+
+	before uint64 // the sequence of the item before it
 }
 
 // ReadFunc reads the log from a sequence on, until ctx ends or handle returns
@@ -86,6 +88,7 @@ type Subscription struct {
 
 	// All below are guarded by feed.mu.
 	done    uint64        // everything up to here was handed over, or is not needed
+	routed  uint64        // the last sequence that was handed over
 	pending bool          // the reader must go back for it first
 	missed  bool          // messages after done are gone
 	paused  chan struct{} // closed while it must not hold up the reader
@@ -169,7 +172,7 @@ func (s *Subscription) Covered(applied uint64, stamp time.Time) (seq uint64, at 
 	f := s.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s.pending || s.dropped || s.missed || s.done > applied || f.position < applied {
+	if s.pending || s.dropped || s.missed || s.routed > applied || f.position < applied {
 		return applied, stamp
 	}
 	return f.position, f.at
@@ -231,6 +234,10 @@ func (f *Feed) next(ctx context.Context) (read context.Context, from uint64, err
 		}
 	}
 	from, f.rewind = f.rewind, 0
+	select {
+	case <-f.arrived: // of those that joined since
+	default:
+	}
 	f.position = from - 1
 	f.metrics.reads.Inc()
 	return read, from, nil
@@ -282,8 +289,8 @@ func (f *Feed) take(d bus.Delivery) (s *Subscription, item Item, paused <-chan s
 	if s == nil || d.Seq <= s.done || s.dropped || s.pending {
 		return nil, Item{}, nil
 	}
-	item = Item{Delivery: d, Missed: s.missed}
-	s.done, s.missed = d.Seq, false
+	item = Item{Delivery: d, Missed: s.missed, before: s.routed}
+	s.done, s.routed, s.missed = d.Seq, d.Seq, false
 	return s, item, s.paused
 }
 
@@ -291,7 +298,7 @@ func (f *Feed) take(d bus.Delivery) (s *Subscription, item Item, paused <-chan s
 func (f *Feed) untake(s *Subscription, item Item) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.done, s.missed = item.Seq-1, item.Missed
+	s.done, s.routed, s.missed = item.Seq-1, item.before, item.Missed
 	if s.pausing {
 		s.dropped = true
 	} else {

@@ -271,6 +271,11 @@ func TestCovered(t *testing.T) {
 		if seq, at := one.Covered(1, stamp); seq != 4 || !at.Equal(time.Unix(4, 0)) {
 			t.Errorf("after that: %d, %v; want as far as was read", seq, at)
 		}
+		f.Join(3, 1)
+		time.Sleep(time.Second)
+		if seq, _ := one.Covered(1, stamp); seq != 4 {
+			t.Errorf("after another made the reader go back: %d, want 4", seq)
+		}
 		if f.Waiting() != 0 {
 			t.Errorf("%d messages wait, want none", f.Waiting())
 		}
