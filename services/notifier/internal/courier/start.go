@@ -204,5 +204,8 @@ func (c *Courier) stop(helping context.Context) error {
 			return nil
 		}
 	}
-	return c.save(limit)
+	if err := c.save(limit); err != nil {
+		c.o.Log.WarnContext(helping, "the last snapshot was not saved; the next start replays more", "err", err)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/alertmanager/config"
 
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
 )
@@ -161,6 +162,33 @@ func TestAReceiverThatIsNotConfiguredAnyMoreIsGivenUp(t *testing.T) {
 		t.Errorf("told by %s, want tocsin/0", a.Lane.Integration)
 	}
 	w.silent(time.Hour)
+}
+
+func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
+	w := newWorld(t, single, both)
+	for range 20 { // so that the old stream counted further than the new one will
+		w.change("a", alertv1.TransitionKind_TRANSITION_KIND_RENEWED, name("A"))
+	}
+	w.finish(told)
+	w.fire("b", name("B"))
+	w.finish(failed)
+	w.save()
+	w.alerts, w.saved.AlertsSequence = nil, 0
+	w.start()
+	w.core.Rebase()
+	w.wait(2 * time.Second)
+	w.finish(told)
+	w.resolve("a", name("A"))
+	w.resolve("b", name("B"))
+	w.wait(time.Second)
+	if len(w.running) != 2 {
+		t.Fatalf("%d attempts, want the ends of a and b", len(w.running))
+	}
+	for _, a := range w.running {
+		if s := read(t, a); s.Reason != "all alerts resolved" {
+			t.Errorf("message %s, want one about an end", a.Body.Bytes)
+		}
+	}
 }
 
 func TestSnapshotsOfAnotherFormatAreRefused(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/alertmanager/matcher/compat"
 	"github.com/prometheus/alertmanager/pkg/labels"
 	"github.com/prometheus/common/model"
 	"google.golang.org/protobuf/proto"
@@ -33,6 +34,9 @@ type Watched interface {
 	// Read calls handle for each message.
 	Read(ctx context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error
 }
+
+// parseMatcher reads a matcher as Alertmanager does unless told otherwise.
+var parseMatcher = compat.FallbackMatcherParser(slog.New(slog.DiscardHandler))
 
 // place is where in ALERTS a watcher is: after a transition of a message.
 type place struct {
@@ -102,7 +106,7 @@ func parseMatchers(texts []string) (labels.Matchers, error) {
 	}
 	var matchers labels.Matchers
 	for i, text := range texts {
-		m, err := labels.ParseMatcher(text)
+		m, err := parseMatcher(text, "watch")
 		if err != nil {
 			return nil, fault.Newf(fault.Invalid, "matchers[%d]: %w", i, err)
 		}

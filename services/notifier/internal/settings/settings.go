@@ -13,16 +13,20 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/alertmanager/config"
 	amcommon "github.com/prometheus/alertmanager/config/common"
+	"github.com/prometheus/alertmanager/featurecontrol"
+	"github.com/prometheus/alertmanager/matcher/compat"
 	"github.com/prometheus/alertmanager/notify/webhook"
 	commoncfg "github.com/prometheus/common/config"
 	"go.yaml.in/yaml/v3"
@@ -127,9 +131,17 @@ func Load(path string) (*Settings, error) {
 	return Parse(path, text, filepath.Dir(path))
 }
 
+// likeAlertmanager makes Alertmanager's packages read matchers as Alertmanager
+// itself does unless told otherwise: UTF-8 first, the classic syntax if that
+// fails. Their own default is classic only, and they keep it per process.
+var likeAlertmanager = sync.OnceFunc(func() {
+	compat.InitFromFlags(slog.New(slog.DiscardHandler), featurecontrol.NoopFlags{})
+})
+
 // Parse reads the text of a file called name, whose relative paths begin at dir.
 // It returns every mistake, one line each, with the name and the line.
 func Parse(name string, text []byte, dir string) (*Settings, error) {
+	likeAlertmanager()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)

@@ -130,6 +130,23 @@ receivers:
 	}
 }
 
+func TestMatchersAreReadAsAlertmanagerReadsThem(t *testing.T) {
+	s := parse(t, `
+route:
+  receiver: ops
+  routes:
+  - {matchers: ['"Σ.label"="x"', 'team=~web|api', '{env="prod"}'], receiver: ops}
+receivers:
+- name: ops
+  tocsin_configs: [{format: print}]
+`)
+	table := route.NewTable(s.Route, s.Receivers())
+	got := table.Destinations(map[string]string{"Σ.label": "x", "team": "api", "env": "prod"})
+	if len(got) != 1 || !strings.Contains(got[0].Lane.GroupKey, "Σ.label") {
+		t.Errorf("destinations %+v, want those of the inner route", got)
+	}
+}
+
 func TestFilesOfSecretsBeginAtTheFile(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
