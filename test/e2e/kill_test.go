@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
+	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
 
 // The rules of the kill test are quick, so that a minute holds many incidents.
@@ -73,9 +74,9 @@ func newWorld(t *testing.T, scenario sim.Scenario) *world {
 	return w
 }
 
-func (w *world) up(t *testing.T) *process {
+func (w *world) up(t *testing.T) *process.Process {
 	t.Helper()
-	return start(t, w.env, "up", "--config", w.config, "--data", w.data)
+	return process.Start(t, w.env, "up", "--config", w.config, "--data", w.data)
 }
 
 // TestKilledAtAnyMomentNothingIsLostOrInvented kills the whole of Tocsin again
@@ -106,17 +107,17 @@ func TestKilledAtAnyMomentNothingIsLostOrInvented(t *testing.T) {
 
 	for range rounds {
 		p := w.up(t)
-		p.waitFor(0, "query API")
+		p.WaitFor(0, "query API")
 		// Between two kills: from the first instants of a start to several incidents.
 		<-time.After(time.Duration(random.IntN(5000)) * time.Millisecond)
 		w.ledger.setBroken(random.IntN(3) == 0)
-		p.kill()
+		p.Kill()
 	}
 
 	// Let it run undisturbed until each incident that it told of has ended too.
 	w.ledger.setBroken(false)
 	last := w.up(t)
-	last.waitFor(0, "query API")
+	last.WaitFor(0, "query API")
 	before := len(told(w.ledger.all()))
 	w.ledger.waitFor(t, "two more incidents, and every alert resolved", func(entries []entry) bool {
 		alerts := told(entries)
@@ -127,7 +128,7 @@ func TestKilledAtAnyMomentNothingIsLostOrInvented(t *testing.T) {
 		}
 		return len(alerts) >= before+2
 	})
-	if code := last.stop(); code != 0 {
+	if code := last.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
 
@@ -155,17 +156,17 @@ func TestARestartSaysNothing(t *testing.T) {
 	})
 	first := w.up(t)
 	w.ledger.waitFor(t, "the alert fires", func(e []entry) bool { return len(e) == 1 })
-	if code := first.stop(); code != 0 {
+	if code := first.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
 	second := w.up(t)
-	second.waitFor(0, "query API")
-	second.kill()
+	second.WaitFor(0, "query API")
+	second.Kill()
 	third := w.up(t)
 	w.ledger.waitFor(t, "the alert resolves", func(e []entry) bool {
 		return len(e) > 0 && e[len(e)-1].alerts[0].Status == "resolved"
 	})
-	if code := third.stop(); code != 0 {
+	if code := third.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
 	entries := w.ledger.all()

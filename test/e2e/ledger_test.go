@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
 
 // ledger is a webhook receiver that remembers all it was sent.
@@ -87,7 +89,7 @@ func (l *ledger) all() []entry {
 // waitFor waits until the ledger as a whole satisfies a condition.
 func (l *ledger) waitFor(t *testing.T, what string, holds func([]entry) bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(process.Patience)
 	for {
 		l.mu.Lock()
 		entries, grown := l.entries[:len(l.entries):len(l.entries)], l.grown
@@ -98,7 +100,7 @@ func (l *ledger) waitFor(t *testing.T, what string, holds func([]entry) bool) {
 		select {
 		case <-grown:
 		case <-deadline:
-			t.Fatalf("not within %v: %s; received: %s", patience, what, summary(entries))
+			t.Fatalf("not within %v: %s; received: %s", process.Patience, what, summary(entries))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
+	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
 
 // account serves a simulated account with one key that may do everything and
@@ -96,7 +97,7 @@ func TestWhatTheUserGotWrong(t *testing.T) {
 		"help is no mistake": {nil, []string{"up", "--help"}, 0, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, stdout, stderr := once(t, test.env, test.args...)
+			code, stdout, stderr := process.Once(t, test.env, test.args...)
 			if code != test.code {
 				t.Errorf("ended with code %d, want %d; it printed:\n%s%s", code, test.code, stdout, stderr)
 			}

@@ -1,0 +1,203 @@
+// Package process runs the tocsin binary in tests as a user would run it: built
+// once, started with an environment of its own, watched by what it prints, and
+// stopped or killed like any process. No process outlives its test, and every
+// wait ends after [Patience].
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience bounds every wait. It is no expectation of speed: it only ends a
+// test that hangs, also on a machine that compiles something beside it.
+const Patience = 2 * time.Minute
+
+// binary is the path of the command, set by [Main].
+var binary string
+
+// Main builds tocsin, runs the tests of m and returns their exit code. A
+// package whose tests start processes calls it in its TestMain.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tocsin-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "tocsin")
+	build := exec.Command("go", "build", "-o", binary, "github.com/tocsin-dev/tocsin/cmd/tocsin")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build tocsin: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// Process is a running command whose output is read line by line.
+type Process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+
+	mu    sync.Mutex
+	lines []string      // guarded by mu
+	grown chan struct{} // guarded by mu; closed and replaced at each line
+}
+
+// Start runs tocsin with args and an environment of its own: env and nothing of
+// the tests' but PATH. It is killed at the end of the test, and what it printed
+// is shown when the test failed.
+func Start(t *testing.T, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: command(t.Context(), t, env, args), done: make(chan struct{}), grown: make(chan struct{})}
+	read, write := io.Pipe()
+	p.cmd.Stdout, p.cmd.Stderr = write, write
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("start tocsin %s: %v", strings.Join(args, " "), err)
+	}
+	go p.read(read)
+	go func() {
+		_ = p.cmd.Wait() // the state is read from cmd.ProcessState
+		_ = write.Close()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if t.Failed() {
+			t.Logf("tocsin %s printed:\n%s", strings.Join(args, " "), p.Output())
+		}
+	})
+	return p
+}
+
+// Once runs tocsin to its end and returns its exit code, what it printed for
+// people and what it printed as errors.
+func Once(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	cmd := command(ctx, t, env, args)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatalf("run tocsin %s: %v", strings.Join(args, " "), err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func command(ctx context.Context, t *testing.T, env, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	return cmd
+}
+
+func (p *Process) read(r io.Reader) {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			p.mu.Lock()
+			p.lines = append(p.lines, strings.TrimSuffix(line, "\n"))
+			close(p.grown)
+			p.grown = make(chan struct{})
+			p.mu.Unlock()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Output returns what the process has printed so far, for people and as errors.
+func (p *Process) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines, "\n")
+}
+
+// Lines returns how many lines the process has printed so far.
+func (p *Process) Lines() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lines)
+}
+
+// PID returns the id of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// WaitFor waits until a line of the output, from the line numbered from on,
+// holds all of words, and returns that line.
+func (p *Process) WaitFor(from int, words ...string) string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), Patience)
+	defer cancel()
+	for {
+		p.mu.Lock()
+		lines, grown := p.lines, p.grown
+		p.mu.Unlock()
+		for ; from < len(lines); from++ {
+			if holdsAll(lines[from], words) {
+				return lines[from]
+			}
+		}
+		select {
+		case <-grown:
+		case <-p.done:
+			p.t.Fatalf("it ended (%v) before it printed a line with %q", p.cmd.ProcessState, words)
+		case <-ctx.Done():
+			p.t.Fatalf("no line with %q within %v", words, Patience)
+		}
+	}
+}
+
+func holdsAll(line string, words []string) bool {
+	for _, word := range words {
+		if !strings.Contains(line, word) {
+			return false
+		}
+	}
+	return true
+}
+
+// Stop interrupts the process as Ctrl-C does and returns its exit code.
+func (p *Process) Stop() int {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		p.t.Fatalf("interrupt: %v", err)
+	}
+	return p.Wait()
+}
+
+// Kill ends the process as a power cut would and waits for its end.
+func (p *Process) Kill() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		p.t.Fatalf("kill: %v", err)
+	}
+	p.Wait()
+}
+
+// Wait waits for the end of the process and returns its exit code.
+func (p *Process) Wait() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(Patience):
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT)
+		p.t.Fatalf("it did not end within %v", Patience)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
