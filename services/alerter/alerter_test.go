@@ -17,7 +17,7 @@ func TestAnAlertFiresAndResolves(t *testing.T) {
 		t.Errorf("caused by message %d, want %d", c.GetSequence(), fired)
 	}
 	a := told[0].GetAlert()
-	if a.GetLabels()["alertname"] != "QueueHigh" || a.GetLabels()["endpoint_id"] != "one" || a.GetAnnotations()["summary"] != "20 jobs wait" {
+	if a.GetLabels()["severity"] != "critical" || a.GetLabels()["endpoint_id"] != "one" || a.GetAnnotations()["summary"] != "20 jobs wait" {
 		t.Errorf("labels %v, annotations %v", a.GetLabels(), a.GetAnnotations())
 	}
 	w.queue("one", 0)

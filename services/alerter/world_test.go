@@ -41,12 +41,14 @@ groups:
       - alert: QueueHigh
         on: endpoint
         expr: jobs.in_queue > 10
+        labels: {severity: critical}
 
         annotations: {summary: "{{ $value }} jobs wait"}
       - alert: QueueLong
         on: endpoint
         expr: jobs.in_queue > 5
         for: 1h
+        labels: {severity: warning}
 
 `
 
