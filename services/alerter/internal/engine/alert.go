@@ -80,7 +80,9 @@ func (p *Partition) move(a *alert, cond, until rule.Truth, at int64) {
 		p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_RENEWED, at)
 	case rule.Vanished, rule.Resolved:
 		if change == rule.Resolved {
-			p.explain(a, at)
+			// The texts stay: they tell of the problem that is over, and would
+			// contradict themselves with the values of its end.
+			a.told.Evidence = p.evidence(a, at)
 		}
 		p.over(a, at, change == rule.Resolved)
 		return

@@ -136,7 +136,7 @@ func TestAnAlertSaysAllAboutItself(t *testing.T) {
 	r = s.queue(15*time.Second, "vision-a", 0)
 	s.want(r, "resolved Queue")
 	if a := r.Transitions[0].GetAlert(); !a.GetResolvedAt().AsTime().Equal(s.at) || a.GetId() != got.GetAlert().GetId() ||
-		a.GetAnnotations()["summary"] != "vision-a: 0 over 0 (vision)" || a.GetEvidence().GetValues()[0].GetValue() != "0" {
+		a.GetAnnotations()["summary"] != "vision-a: 12 over 12 (vision)" || a.GetEvidence().GetValues()[0].GetValue() != "0" {
 		t.Errorf("resolved: %v", a)
 	}
 }

@@ -157,7 +157,8 @@ type Alert struct {
 	Target *v1.Target `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
 	// The identity of the alert within its rule.
 	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Texts for people, rendered when the alert began to fire (or to resolve).
+	// Texts for people, rendered when the alert began to fire; they stay so when
+	// it resolves. Empty while pending.
 	Annotations map[string]string `protobuf:"bytes,7,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The state now.
 	State AlertState `protobuf:"varint,8,opt,name=state,proto3,enum=tocsin.alert.v1.AlertState" json:"state,omitempty"`
