@@ -57,9 +57,12 @@ func Logger(w io.Writer, c LogConfig) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(w, options)), nil
 }
 
-// redactAttr hides keys in texts and errors.
+// redactAttr hides keys in texts and errors, and writes durations with their unit.
 func redactAttr(_ []string, a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
+	case slog.KindDuration:
+		// JSON would show nanoseconds without saying so.
+		a.Value = slog.StringValue(a.Value.Duration().String())
 	case slog.KindString:
 		a.Value = slog.StringValue(event.Redact(a.Value.String()))
 	case slog.KindAny:

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
@@ -20,12 +21,12 @@ func TestLoggerWritesJSONFromItsLevelUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Info("not written")
-	log.Warn("delivery attempted", slog.String("receiver", "ops"), slog.Any("err", errors.New("503")))
+	log.Warn("delivery attempted", slog.String("receiver", "ops"), slog.Any("err", errors.New("503")), slog.Duration("took", 1500*time.Millisecond))
 	var line map[string]any
 	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
 		t.Fatalf("%v in %s", err, out.String())
 	}
-	if line["level"] != "WARN" || line["msg"] != "delivery attempted" || line["receiver"] != "ops" || line["err"] != "503" || line["time"] == nil {
+	if line["level"] != "WARN" || line["msg"] != "delivery attempted" || line["receiver"] != "ops" || line["err"] != "503" || line["took"] != "1.5s" || line["time"] == nil {
 		t.Errorf("line is %v", line)
 	}
 }
