@@ -112,6 +112,18 @@ func TestRedisFlushedWhileItRuns(t *testing.T) {
 }
 
 func TestColdRebuildComparesWithWhatWasTold(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"with nothing stored": func(w *world) {
+			w.redis.FlushAll(w.t)
+			w.dropSnapshots()
+		},
+		"with states that the log does not follow on any more": func(*world) {},
+	} {
+		t.Run(name, func(t *testing.T) { testColdRebuild(t, lose) })
+	}
+}
+
+func testColdRebuild(t *testing.T, lose func(w *world)) {
 	w := newWorld(t)
 	first := w.start().await(64).inForce()
 	w.queue("gone", 20)
@@ -119,8 +131,8 @@ func TestColdRebuildComparesWithWhatWasTold(t *testing.T) {
 	gone, stays := w.notifier.await("gone", "f")[0], w.notifier.await("stays", "f")[0]
 	first.stop()
 
-	w.redis.FlushAll(t)
-	w.dropSnapshots()
+	lose(w)
+	w.queue("gone", 20)
 	w.queue("stays", 30)
 	fresh := w.queue("fresh", 30)
 	if err := w.conn.PurgeBefore(t.Context(), bus.EventsStream, fresh-1); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -92,7 +91,7 @@ func TestAnotherLogIsNoticedWhileItRuns(t *testing.T) {
 		w.queue("one", 20)
 	}
 	old := w.notifier.await("one", "f")[0]
-	w.replaceLog()
+	w.jetstream("STREAM.DELETE."+bus.EventsStream, "")
 	if _, err := w.conn.EnsureStream(t.Context(), bus.Events(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -108,30 +107,6 @@ func TestAnotherLogIsNoticedWhileItRuns(t *testing.T) {
 	}
 	w.queue("two", 20)
 	w.notifier.await("two", "f")
-}
-
-// replaceLog deletes the event log, past the bus, which has no such function.
-func (w *world) replaceLog() {
-	w.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(w.nats.URL(), "nats://"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.DELETE.%s answer 0\r\n\r\n", bus.EventsStream)
-	var answer bytes.Buffer
-	deadline := time.Now().Add(patience)
-	for !strings.Contains(answer.String(), "success") {
-		if err := conn.SetReadDeadline(deadline); err != nil {
-			w.t.Fatal(err)
-		}
-		chunk := make([]byte, 4096)
-		n, err := conn.Read(chunk)
-		answer.Write(chunk[:n])
-		if err != nil {
-			w.t.Fatalf("delete the stream: %v: %s", err, answer.String())
-		}
-	}
 }
 
 // TestPoisonStopsNothing publishes what no release can decode.

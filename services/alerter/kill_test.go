@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	o.RuleFiles = map[string][]byte{"test.yaml": []byte(c.Rules)}
 	o.GRPCAddress, o.HTTPAddress = "127.0.0.1:0", "127.0.0.1:0"
 	o.SnapshotInterval = time.Second
-	o.Ready = func(alerter.Addresses) { fmt.Println("ready") }
+	o.Ready = func(alerter.Addresses) { fmt.Fprintln(os.Stdout, "ready") }
 	if err := alerter.Run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

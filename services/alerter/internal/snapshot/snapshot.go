@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -153,8 +154,8 @@ func (s *Store) list(ctx context.Context, prefix string) (map[int][]uint64, erro
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
 	all := map[int][]uint64{}
-	for i := len(names) - 1; i >= 0; i-- { // names sort by sequence
-		if partition, seq, ok := parse(names[i]); ok {
+	for _, name := range slices.Backward(names) { // names sort by sequence
+		if partition, seq, ok := parse(name); ok {
 			all[partition] = append(all[partition], seq)
 		}
 	}

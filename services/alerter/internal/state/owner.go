@@ -172,10 +172,11 @@ func (o *Owner) settle(ctx context.Context, next []byte, mayBeAbsent bool) error
 // judge compares the head in Redis with the one that an attempt writes: nil
 // when it is there, errRetry when the one before is, else why it never will be.
 func (o *Owner) judge(head, next []byte, mayBeAbsent bool) error {
+	absentBefore := mayBeAbsent && len(o.last) == 0
 	switch {
 	case bytes.Equal(head, next):
 		return nil
-	case len(head) == 0 && !(mayBeAbsent && len(o.last) == 0):
+	case len(head) == 0 && !absentBefore:
 		return ErrLost
 	case bytes.Equal(head, o.last):
 		return errRetry

@@ -105,7 +105,10 @@ type silent struct{}
 func (silent) Printf(context.Context, string, ...any) {}
 
 // Close ends the connections.
-func (s *Store) Close() error { return s.redis.Close() }
+func (s *Store) Close() {
+	// Its only error is that it was closed before.
+	_ = s.redis.Close()
+}
 
 // Ping tells whether Redis answers.
 func (s *Store) Ping(ctx context.Context) error {

@@ -27,7 +27,7 @@ const partition = 7
 func open(t *testing.T, r *servertest.RedisServer, dial func(context.Context, string, string) (net.Conn, error)) *state.Store {
 	t.Helper()
 	s := state.Open(state.Options{Address: r.Addr(), Dial: dial, Log: slog.New(slog.DiscardHandler)})
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(s.Close)
 	return s
 }
 

@@ -1,0 +1,151 @@
+package alerter_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
+)
+
+// jetstream calls JetStream's API past the bus, which has no function for what
+// only tests and operators do, and waits for its success.
+func (w *world) jetstream(call, body string) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.nats.URL(), "nats://"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		w.t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\nSUB answer 1\r\nPUB $JS.API.%s answer %d\r\n%s\r\n", call, len(body), body)
+	var answer bytes.Buffer
+	for !strings.Contains(answer.String(), `"success":true`) {
+		chunk := make([]byte, 4096)
+		n, err := conn.Read(chunk)
+		answer.Write(chunk[:n])
+		if err != nil {
+			w.t.Fatalf("%s: %v: %s", call, err, answer.String())
+		}
+	}
+}
+
+// TestAHoleInTheMiddleIsPassed removes one message that nobody has read yet.
+func TestAHoleInTheMiddleIsPassed(t *testing.T) {
+	w := newWorld(t)
+	w.start().await(64).inForce().stop()
+	gone := w.queue("one", 20)
+	w.queue("one", 30)
+	w.jetstream("STREAM.MSG.DELETE."+bus.EventsStream, fmt.Sprintf(`{"seq":%d}`, gone))
+	r := w.start().await(64)
+	if told := w.notifier.await("one", "f")[0]; told.GetCause().GetSequence() != gone+1 {
+		t.Errorf("it fired at message %d, want %d", told.GetCause().GetSequence(), gone+1)
+	}
+	if n := r.metric("tocsin_alerter_holes_passed_total"); n < 1 {
+		t.Error("the hole is not counted")
+	}
+}
+
+// TestARuleSetThatNobodyKeepsChangesNothing activates a hash out of thin air.
+func TestARuleSetThatNobodyKeepsChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	r := w.start().await(64).inForce()
+	data, err := event.Marshal(&eventv1.Event{
+		Source: eventv1.Source_SOURCE_TOCSIN,
+		Fact:   &eventv1.Event_RuleSetActivated{RuleSetActivated: &eventv1.RuleSetActivated{Hash: "nothing"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	partition := event.Partition(event.Token(endpoint("one")))
+	subject := event.PartitionSubject(partition, event.KindRuleSetActivated)
+	if _, err := w.conn.Publish(t.Context(), bus.Message{Subject: subject, Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	w.queue("one", 20)
+	w.notifier.await("one", "f")
+	if n := r.metric("tocsin_alerter_rule_problems_total", "missing_rule_set"); n != 1 {
+		t.Errorf("%v missing rule sets are counted, want 1", n)
+	}
+}
+
+// store opens the alerter's Redis beside it.
+func (w *world) store() *state.Store {
+	s := state.Open(state.Options{Address: w.redis.Addr(), Log: slog.New(slog.DiscardHandler)})
+	w.t.Cleanup(s.Close)
+	return s
+}
+
+// TestAStolenPartitionIsLoadedAnew has somebody else take a partition's head
+// while the alerter's lease holds.
+func TestAStolenPartitionIsLoadedAnew(t *testing.T) {
+	w := newWorld(t)
+	r := w.start().await(64).inForce()
+	w.queue("one", 20)
+	w.notifier.await("one", "f")
+	partition := event.Partition(event.Token(endpoint("one")))
+	thief := w.store()
+	eventually(t, "the theft", func() error {
+		saved, err := thief.Read(t.Context(), partition)
+		if err != nil {
+			return err
+		}
+		_, err = thief.Take(t.Context(), partition, saved)
+		return err
+	})
+	w.queue("one", 0)
+	wantOrder(t, w.notifier.await("one", "fr"))
+	if n := r.metric("tocsin_alerter_reloads_total", "not_owner"); n < 1 {
+		t.Error("the theft was not noticed")
+	}
+}
+
+// TestAStateOfANewerReleaseIsGivenBack leaves a partition alone that a later
+// version wrote.
+func TestAStateOfANewerReleaseIsGivenBack(t *testing.T) {
+	w := newWorld(t)
+	w.start().await(64).inForce().stop()
+	newer, err := proto.Marshal(&statev1.StoredHead{Format: state.Format + 1, OwnerToken: "from the future"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set("{tocsin:07}:head", newer)
+	r := w.start().await(63)
+	saved, err := w.store().Read(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(saved.Head, newer) {
+		t.Error("the newer state was written over")
+	}
+	if n := r.metric("tocsin_alerter_loads_total"); n != 63 {
+		t.Errorf("%v partitions were loaded, want 63", n)
+	}
+}
+
+// set writes a key of Redis.
+func (w *world) set(key string, value []byte) {
+	w.t.Helper()
+	conn, err := net.Dial("unix", w.redis.Addr())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(value), value)
+	answer := make([]byte, 5)
+	if _, err := conn.Read(answer); err != nil || string(answer) != "+OK\r\n" {
+		w.t.Fatalf("SET answered %q, %v", answer, err)
+	}
+}
