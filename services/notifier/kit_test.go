@@ -17,8 +17,10 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
+	"github.com/tocsin-dev/tocsin/internal/servertest"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier"
@@ -242,6 +244,26 @@ func states(t *testing.T, m message) map[string]string {
 		all[a.ID] = a.Status
 	}
 	return all
+}
+
+// journaled waits until the journal holds n messages.
+func journaled(t *testing.T, nats *servertest.NATSServer, n uint64) {
+	t.Helper()
+	conn := nats.Conn(t)
+	deadline := time.Now().Add(patience)
+	for {
+		state, err := conn.StreamState(t.Context(), bus.DeliveriesStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.LastSeq >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the journal holds %d messages, want %d", state.LastSeq, n)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 }
 
 // heardIn returns what the messages say of each alert in the end.

@@ -120,6 +120,7 @@ func TestACrashLosesNothing(t *testing.T) {
 	p := start(t, "nats://"+proxy.Addr(), standardTo(h))
 	p.notify(t, s.fire("a"))
 	h.until(t, 1)
+	journaled(t, nats, 16+2) // one fence for each shard, the message of a and its result
 	h.answers(func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	p.notify(t, s.fire("b"))
 	h.until(t, 2)

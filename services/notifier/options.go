@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -20,6 +21,11 @@ const (
 	// defaultHTTPAddress serves metrics and health. It is not 9093, where an
 	// Alertmanager may run.
 	defaultHTTPAddress = "127.0.0.1:9193"
+	// defaultInhibitionHold covers a few polls in which symptoms clear one by
+	// one after their cause. Alertmanager waits for the next group_interval.
+	defaultInhibitionHold = 10 * time.Second
+	// maxInhibitionHold keeps a mistake from hiding alerts for good.
+	maxInhibitionHold = time.Hour
 )
 
 // Config is the section "notifier" of the configuration.
@@ -30,6 +36,9 @@ type Config struct {
 	// ExternalURL is what messages give as the address of this notifier. Empty
 	// means its HTTP address.
 	ExternalURL string `yaml:"external_url"`
+	// InhibitionHold is how long an alert that another one inhibited must be free
+	// of that before it is told: symptoms often outlive their cause by a moment.
+	InhibitionHold time.Duration `yaml:"inhibition_hold"`
 	// GRPCAddress is where the NotifierService is served.
 	GRPCAddress string `yaml:"grpc_address"`
 	// HTTPAddress is where metrics, liveness and readiness are read.
@@ -45,7 +54,10 @@ type Config struct {
 
 // DefaultConfig returns loopback addresses, no token and no file of routes.
 func DefaultConfig() Config {
-	return Config{GRPCAddress: defaultGRPCAddress, HTTPAddress: defaultHTTPAddress}
+	return Config{
+		InhibitionHold: defaultInhibitionHold,
+		GRPCAddress:    defaultGRPCAddress, HTTPAddress: defaultHTTPAddress,
+	}
 }
 
 // Validate returns every mistake at once, each by its key.
@@ -61,6 +73,9 @@ func (c *Config) Validate() error {
 		if u, err := url.Parse(c.ExternalURL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			errs = append(errs, errors.New("external_url: not an http or https URL"))
 		}
+	}
+	if c.InhibitionHold < 0 || c.InhibitionHold > maxInhibitionHold {
+		errs = append(errs, fmt.Errorf("inhibition_hold: %v is not between 0s and %v", c.InhibitionHold, maxInhibitionHold))
 	}
 	for _, a := range []struct{ name, address string }{
 		{"notifier.grpc_address", c.GRPCAddress}, {"notifier.http_address", c.HTTPAddress},
@@ -80,7 +95,7 @@ func (c *Config) Apply(o *Options) error {
 	if err != nil {
 		return fmt.Errorf("resolve token: %w", err)
 	}
-	o.ConfigFile, o.ExternalURL = c.ConfigFile, c.ExternalURL
+	o.ConfigFile, o.ExternalURL, o.InhibitionHold = c.ConfigFile, c.ExternalURL, c.InhibitionHold
 	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
 	o.Token, o.Insecure = token, c.Insecure
 	return nil
@@ -107,6 +122,9 @@ type Options struct {
 	// ExternalURL is what messages give as the address of this notifier. Empty
 	// means http:// and the HTTP address.
 	ExternalURL string
+	// InhibitionHold is how long an alert that another one inhibited must be free
+	// of that before it is told. 0 does not wait.
+	InhibitionHold time.Duration
 	// GRPCAddress is where the NotifierService is served.
 	GRPCAddress string
 	// HTTPAddress is where metrics, liveness and readiness are read.
@@ -132,10 +150,11 @@ type Options struct {
 // at its usual address.
 func DefaultOptions() Options {
 	return Options{
-		NATS:        bus.Options{URL: "nats://127.0.0.1:4222", Name: "tocsin-notifier"},
-		GRPCAddress: defaultGRPCAddress,
-		HTTPAddress: defaultHTTPAddress,
-		Log:         slog.New(slog.DiscardHandler),
+		NATS:           bus.Options{URL: "nats://127.0.0.1:4222", Name: "tocsin-notifier"},
+		InhibitionHold: defaultInhibitionHold,
+		GRPCAddress:    defaultGRPCAddress,
+		HTTPAddress:    defaultHTTPAddress,
+		Log:            slog.New(slog.DiscardHandler),
 	}
 }
 

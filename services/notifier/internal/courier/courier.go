@@ -54,6 +54,8 @@ type Options struct {
 	Owner string
 	// Settings are routes and receivers.
 	Settings *settings.Settings
+	// Hold is how long an alert that was inhibited waits before it is told.
+	Hold time.Duration
 	// Render writes bodies.
 	Render func(delivery.Notice) delivery.Body
 	// Sender makes attempts.
@@ -111,6 +113,7 @@ func New(o Options) *Courier {
 			Inhibitor:  route.NewInhibitor(o.Settings.InhibitRules),
 			Render:     o.Render,
 			ConfigHash: o.Settings.Hash,
+			Hold:       o.Hold,
 			Start:      time.Now(),
 		}),
 		alerts:   make(chan delivery.AlertMessage, alertsAhead),

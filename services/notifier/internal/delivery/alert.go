@@ -27,6 +27,9 @@ type alert struct {
 	stored    time.Time // when that change was stored
 	order     string    // sorts alerts of a message
 	lanes     []*lane   // those that have it as a member
+
+	quiet bool      // inhibited
+	free  time.Time // when it may be told, having been inhibited; zero if it was not, or once it may
 }
 
 func (a *alert) firing() bool {
@@ -78,6 +81,7 @@ func (c *Core) fire(state *alertv1.Alert, version uint64, at time.Time, partitio
 	a := c.alert(state.GetId())
 	if !a.firing() {
 		a.version, a.stored = version, at
+		a.quiet, a.free = false, time.Time{}
 	}
 	a.partition = partition
 	a.state = kept(state, a.state, alertv1.AlertState_ALERT_STATE_FIRING)
@@ -146,21 +150,52 @@ func (c *Core) reconsiderAll(ids []string, at time.Time) {
 }
 
 // reconsider updates whether receivers are to hear of the firing alert a: when
-// it is routed to them and not inhibited. Once a message says so, inhibition
-// comes too late.
+// it is routed to them and not inhibited, nor was a moment ago. Once a message
+// says so, inhibition comes too late.
 func (c *Core) reconsider(a *alert, at time.Time) {
 	if c.history || !a.firing() {
 		return
 	}
-	quiet := c.o.Inhibitor.Inhibited(a.id)
+	if quiet := c.o.Inhibitor.Inhibited(a.id); quiet != a.quiet {
+		a.quiet = quiet
+		if a.free = (time.Time{}); !quiet {
+			a.free = at.Add(c.o.Hold)
+		}
+	}
 	for _, l := range a.lanes {
 		m := l.members[a.id]
 		if !m.committed {
-			m.due = m.routed && !quiet
+			m.due = m.routed && !a.quiet && a.free.IsZero()
 		}
-		if m.owesFiring() {
+		switch {
+		case m.owesFiring():
 			c.touch(l, at)
+		case m.routed && !a.free.IsZero():
+			c.touch(l, a.free)
 		}
+	}
+}
+
+// ripen lets the lane's alerts that were inhibited long enough ago be told, and
+// looks again when others will be.
+func (c *Core) ripen(l *lane, now time.Time) {
+	var next time.Time
+	for _, m := range l.ordered() {
+		a := m.alert
+		switch {
+		case !a.firing() || a.free.IsZero():
+		case a.free.After(now):
+			if next.IsZero() || a.free.Before(next) {
+				next = a.free
+			}
+		default:
+			a.free = time.Time{}
+			c.reconsider(a, now)
+		}
+	}
+	l.flushAt = time.Time{}
+	if !next.IsZero() {
+		c.touch(l, next)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 // and makes the message that closes the gap, if there is one. It must not be
 // called while an attempt is in flight.
 func (c *Core) decide(l *lane, now time.Time) {
-	l.flushAt = time.Time{}
+	c.ripen(l, now)
 	in, _ := c.o.Table.Integration(l.key)
 	speak, owed := c.survey(l, in)
 	if c.pool(l.key).gone {

@@ -99,6 +99,9 @@ type Options struct {
 	Render func(Notice) Body
 	// ConfigHash names the configuration in the journal.
 	ConfigHash string
+	// Hold is how long an alert that was inhibited must be free of that before it
+	// is told: symptoms often outlive their cause by a moment.
+	Hold time.Duration
 	// Start is when this process began to lead. Repetitions count from it, so
 	// that a start after a pause repeats nothing.
 	Start time.Time

@@ -220,68 +220,6 @@ func TestARenewalIsNoNews(t *testing.T) {
 	wantSaid(t, s, "first notification", map[string]string{"b": "firing"})
 }
 
-const inhibiting = `
-route: {receiver: ops, group_by: ['...'], group_wait: 10s, group_interval: 1s}
-receivers: [{name: ops}]
-inhibit_rules:
-- {source_matchers: ['alertname="Cause"'], target_matchers: ['alertname="Symptom"']}
-`
-
-func TestInhibition(t *testing.T) {
-	t.Run("what is inhibited is not told, nor its end", func(t *testing.T) {
-		w := newWorld(t, inhibiting, both)
-		w.fire("cause", name("Cause"))
-		w.wait(10 * time.Second)
-		w.finish(told)
-		w.fire("symptom", name("Symptom"))
-		w.silent(time.Minute)
-		w.resolve("symptom", name("Symptom"))
-		w.silent(time.Hour)
-	})
-	t.Run("a cause that comes before the first message is in time", func(t *testing.T) {
-		w := newWorld(t, inhibiting, both)
-		w.fire("symptom", name("Symptom"))
-		w.now = w.now.Add(time.Second)
-		w.fire("cause", name("Cause"))
-		w.wait(9 * time.Second)
-		w.silent(500 * time.Millisecond)
-		w.wait(time.Second)
-		_, s := w.finish(told)
-		wantSaid(t, s, "first notification", map[string]string{"cause": "firing"})
-		w.silent(time.Minute)
-		w.resolve("cause", name("Cause"))
-		w.wait(time.Second)
-		if len(w.running) != 2 {
-			t.Fatalf("%d attempts, want the end of the cause and the symptom", len(w.running))
-		}
-	})
-	t.Run("what was told is told as resolved, inhibited or not", func(t *testing.T) {
-		w := newWorld(t, inhibiting, both)
-		w.fire("symptom", name("Symptom"))
-		w.wait(10 * time.Second)
-		w.finish(told)
-		w.fire("cause", name("Cause"))
-		w.wait(10 * time.Second)
-		w.finish(told)
-		w.resolve("symptom", name("Symptom"))
-		w.wait(time.Second)
-		_, s := w.finish(told)
-		wantSaid(t, s, "all alerts resolved", map[string]string{"symptom": "resolved"})
-	})
-	t.Run("what is inhibited is not repeated", func(t *testing.T) {
-		w := newWorld(t, inhibiting, both)
-		w.fire("symptom", name("Symptom"))
-		w.wait(10 * time.Second)
-		w.finish(told)
-		w.fire("cause", name("Cause"))
-		w.wait(10 * time.Second)
-		w.finish(told)
-		w.wait(5 * time.Hour)
-		_, s := w.finish(told)
-		wantSaid(t, s, "repeat interval elapsed", map[string]string{"cause": "firing"})
-	})
-}
-
 func TestAReceiverThatWantsNoResolvedHearsNone(t *testing.T) {
 	w := newWorld(t, single, map[string][]route.Integration{"ops": {{Name: "webhook/0"}}})
 	w.fire("a", name("A"))

@@ -70,6 +70,8 @@ var propertyWays = map[string][]route.Integration{
 func run(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	w := newWorld(t, propertyRoutes, propertyWays)
+	w.hold = []time.Duration{0, 10 * time.Second}[seed%2]
+	w.start()
 	g := &ledger{t: t, bodies: map[string]string{}, states: map[route.Lane]map[string]state{}}
 	labels, active, everFired := map[string]map[string]string{}, []string{}, []string{}
 	names, teams := []string{"Page", "Symptom", "Cause", "Other"}, []string{"x", "y"}

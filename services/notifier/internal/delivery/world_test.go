@@ -21,6 +21,7 @@ type world struct {
 	t       *testing.T
 	conf    *config.Config
 	ways    map[string][]route.Integration
+	hold    time.Duration
 	now     time.Time
 	core    *Core
 	alerts  []AlertMessage
@@ -88,7 +89,7 @@ func (w *world) start() {
 	w.core = New(Options{
 		Table:     route.NewTable(w.conf.Route, w.ways),
 		Inhibitor: route.NewInhibitor(w.conf.InhibitRules),
-		Render:    render, ConfigHash: "test", Start: w.now,
+		Render:    render, ConfigHash: "test", Start: w.now, Hold: w.hold,
 	})
 	w.unjournaled, w.running = nil, nil
 	if w.saved != nil {
