@@ -251,14 +251,14 @@ func TestASnapshotThatIsDamagedGivesWayToTheOlder(t *testing.T) {
 		t.Fatal(err)
 	}
 	names, err := objects.List(t.Context(), fmt.Sprintf("p%02d/", event.Partition(event.Token(endpoint("one")))))
-	if err != nil || len(names) != 2 {
+	if err != nil || len(names) < 2 {
 		t.Fatalf("snapshots %v, %v; want two", names, err)
 	}
 	rubbish, err := base64.StdEncoding.DecodeString("AAAA")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := objects.Put(t.Context(), names[1], rubbish); err != nil {
+	if err := objects.Put(t.Context(), names[len(names)-1], rubbish); err != nil {
 		t.Fatal(err)
 	}
 	w.redis.FlushAll(t)

@@ -101,7 +101,7 @@ func (s *session) snapshot(ctx context.Context, now time.Time) error {
 		defer s.saveBusy.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 		defer cancel()
-		s.save(ctx, snap)
+		s.save(ctx, snap, true)
 	})
 	return nil
 }

@@ -56,7 +56,11 @@ func (d *Driver) load(ctx context.Context, partition int) (*loaded, error) {
 	if l, err := d.fromRedis(ctx, partition, saved); l != nil || err != nil {
 		return l, err
 	}
-	if l, err := d.fromSnapshots(ctx, partition, saved); l != nil || err != nil {
+	sequences, err := d.Snapshots.List(ctx, partition)
+	if err != nil {
+		return nil, err
+	}
+	if l, err := d.fromSnapshots(ctx, partition, saved, sequences); l != nil || err != nil {
 		return l, err
 	}
 	whole, err := d.fits(ctx, &statev1.Position{LogId: d.EventLog.ID()})
@@ -69,7 +73,7 @@ func (d *Driver) load(ctx context.Context, partition int) (*loaded, error) {
 		part := engine.NewPartition(partition, d.EventLog.ID(), d.Speed)
 		return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, nil), fromNothing)
 	}
-	return d.rebuild(ctx, partition, saved)
+	return d.rebuild(ctx, partition, saved, sequences)
 }
 
 // readState reads Redis, and waits for it as long as it is away.
@@ -141,12 +145,8 @@ func (d *Driver) fromRedis(ctx context.Context, partition int, saved *state.Save
 }
 
 // fromSnapshots returns nil when no snapshot is usable.
-func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.Saved) (*loaded, error) {
-	sequences, err := d.Snapshots.List(ctx, partition)
-	if err != nil {
-		return nil, err
-	}
-	for _, seq := range sequences {
+func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.Saved, sequences []uint64) (*loaded, error) {
+	for i, seq := range sequences {
 		snap, err := d.Snapshots.Load(ctx, partition, seq)
 		switch {
 		case errors.Is(err, snapshot.ErrNewer):
@@ -168,6 +168,12 @@ func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.
 		if err != nil {
 			d.unreadable(ctx, partition, fromSnapshot, err)
 			continue
+		}
+		if i == 0 && len(sequences) > snapshot.Kept {
+			// A stop takes no time to prune: each leaves one more.
+			if err := d.Snapshots.Remove(ctx, partition, sequences[snapshot.Kept:]); err != nil {
+				return nil, err
+			}
 		}
 		queue := outbox.NewQueue(snap.GetOutbox(), snap.GetAcknowledged())
 		return d.install(ctx, partition, saved, part, queue, fromSnapshot)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -25,8 +26,9 @@ var errReplayed = errors.New("replayed")
 // rebuild makes a state from what is left of the log, when nothing stored fits
 // it. Nobody is told of what happens in the replay; afterwards the outcome is
 // compared with what the notifier knows, and only the difference is sent. It
-// waits for the notifier, since without it nothing can be compared.
-func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved) (*loaded, error) {
+// waits for the notifier, since without it nothing can be compared. The
+// snapshots that did not fit make room for a new one.
+func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved, unfit []uint64) (*loaded, error) {
 	began := time.Now()
 	part, err := d.replay(ctx, partition)
 	if err != nil {
@@ -52,8 +54,13 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Snapshots.Replace(ctx, partition, snap); err != nil {
+	if err := d.Snapshots.Save(ctx, partition, snap); err != nil {
 		return nil, fmt.Errorf("save the rebuilt state: %w", err)
+	}
+	// One that a log of before had at the very same sequence was just replaced.
+	unfit = slices.DeleteFunc(unfit, func(seq uint64) bool { return seq == part.AppliedSeq() })
+	if err := d.Snapshots.Remove(ctx, partition, unfit); err != nil {
+		return nil, err
 	}
 	d.metrics.snapshots.Inc()
 	d.Log.LogAttrs(ctx, slog.LevelWarn, "state rebuilt from what is left of the event log",

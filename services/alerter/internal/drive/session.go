@@ -320,7 +320,7 @@ func (s *session) finish(ctx context.Context) error {
 	}
 	if s.unsaved > 0 || s.unkept.Load() {
 		if snap, failed := snapshotOf(s.part, s.queue); failed == nil {
-			s.save(grace, snap)
+			s.save(grace, snap, false)
 		}
 	}
 	return err
@@ -342,8 +342,9 @@ func snapshotOf(part *engine.Partition, queue *outbox.Queue) (*statev1.StoredSna
 	}, nil
 }
 
-// save stores a snapshot. It is called from other goroutines than run's too.
-func (s *session) save(ctx context.Context, snap *statev1.StoredSnapshot) {
+// save stores a snapshot, and removes old ones if it is not in a hurry. It is
+// called from other goroutines than run's too.
+func (s *session) save(ctx context.Context, snap *statev1.StoredSnapshot, prune bool) {
 	s.unkept.Store(true)
 	select {
 	case s.d.saving <- struct{}{}:
@@ -351,9 +352,13 @@ func (s *session) save(ctx context.Context, snap *statev1.StoredSnapshot) {
 		return
 	}
 	defer func() { <-s.d.saving }()
-	if err := s.d.Snapshots.Save(ctx, s.index, snap); err != nil {
+	err := s.d.Snapshots.Save(ctx, s.index, snap)
+	if err == nil && prune {
+		err = s.d.Snapshots.Prune(ctx, s.index)
+	}
+	if err != nil {
 		s.d.metrics.snapshotFailures.Inc()
-		s.d.Log.LogAttrs(ctx, slog.LevelWarn, "snapshot not saved; the one before stays",
+		s.d.Log.LogAttrs(ctx, slog.LevelWarn, "snapshot not saved, or old ones not removed; those before stay",
 			slog.Int("partition", s.index), slog.Any("err", err))
 		return
 	}

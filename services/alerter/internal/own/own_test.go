@@ -202,13 +202,13 @@ func TestAPartitionThatIsGivenBackIsLeftToOthers(t *testing.T) {
 			return ctx.Err()
 		}
 		stop := start(t, "a", newLeases(), run)
-		time.Sleep(barFor)
+		time.Sleep(barFor / 2)
 		if n := tries.Load(); n != 1 {
-			t.Errorf("claimed %d times within %v, want once", n, barFor)
+			t.Errorf("claimed %d times within %v, want once", n, barFor/2)
 		}
 		time.Sleep(barFor)
 		if n := tries.Load(); n != 2 {
-			t.Errorf("claimed %d times within %v, want twice", n, 2*barFor)
+			t.Errorf("claimed %d times within %v, want twice", n, barFor+barFor/2)
 		}
 		stop()
 	})

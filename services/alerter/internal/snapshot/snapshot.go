@@ -24,9 +24,9 @@ import (
 const Format = 1
 
 const (
-	// kept is how many snapshots of a partition are kept: the second is for the
+	// Kept is how many snapshots of a partition are kept: the second is for the
 	// day on which the first cannot be read.
-	kept = 2
+	Kept = 2
 	// maxSize bounds a snapshot when it is unpacked. 100,000 targets of 10 KiB in
 	// 64 partitions make 16 MB; 1 GiB is no state of ours.
 	maxSize = 1 << 30
@@ -71,38 +71,8 @@ func NewStore(objects Objects) (*Store, error) {
 	return &Store{objects: objects, encoder: encoder, decoder: decoder}, nil
 }
 
-// Save stores a snapshot and removes all but the newest two of its partition.
+// Save stores a snapshot.
 func (s *Store) Save(ctx context.Context, partition int, snap *statev1.StoredSnapshot) error {
-	if err := s.put(ctx, partition, snap); err != nil {
-		return err
-	}
-	sequences, err := s.List(ctx, partition)
-	if err != nil {
-		return err
-	}
-	return s.remove(ctx, partition, sequences[min(kept, len(sequences)):])
-}
-
-// Replace stores a snapshot and removes all others of its partition, which
-// belong to a log that is no more.
-func (s *Store) Replace(ctx context.Context, partition int, snap *statev1.StoredSnapshot) error {
-	if err := s.put(ctx, partition, snap); err != nil {
-		return err
-	}
-	sequences, err := s.List(ctx, partition)
-	if err != nil {
-		return err
-	}
-	others := sequences[:0]
-	for _, seq := range sequences {
-		if seq != snap.GetPosition().GetAppliedSequence() {
-			others = append(others, seq)
-		}
-	}
-	return s.remove(ctx, partition, others)
-}
-
-func (s *Store) put(ctx context.Context, partition int, snap *statev1.StoredSnapshot) error {
 	snap.Format = Format
 	raw, err := proto.Marshal(snap)
 	if err != nil {
@@ -115,7 +85,18 @@ func (s *Store) put(ctx context.Context, partition int, snap *statev1.StoredSnap
 	return nil
 }
 
-func (s *Store) remove(ctx context.Context, partition int, sequences []uint64) error {
+// Prune removes all but the newest two snapshots of a partition. It is apart
+// from Save, which may be in a hurry when a process ends.
+func (s *Store) Prune(ctx context.Context, partition int) error {
+	sequences, err := s.List(ctx, partition)
+	if err != nil {
+		return err
+	}
+	return s.Remove(ctx, partition, sequences[min(Kept, len(sequences)):])
+}
+
+// Remove removes snapshots of a partition.
+func (s *Store) Remove(ctx context.Context, partition int, sequences []uint64) error {
 	for _, seq := range sequences {
 		if err := s.objects.Delete(ctx, nameOf(partition, seq)); err != nil {
 			return fmt.Errorf("remove old snapshot %s: %w", nameOf(partition, seq), err)
@@ -140,8 +121,8 @@ func (s *Store) Older(ctx context.Context) (map[int]uint64, error) {
 	}
 	older := map[int]uint64{}
 	for partition, sequences := range all {
-		if len(sequences) >= kept {
-			older[partition] = sequences[kept-1]
+		if len(sequences) >= Kept {
+			older[partition] = sequences[Kept-1]
 		}
 	}
 	return older, nil

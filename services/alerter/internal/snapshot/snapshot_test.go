@@ -49,6 +49,11 @@ func TestTheNewestTwoAreKept(t *testing.T) {
 	if err := s.Save(t.Context(), 4, at(7)); err != nil {
 		t.Fatal(err)
 	}
+	for _, partition := range []int{3, 4} {
+		if err := s.Prune(t.Context(), partition); err != nil {
+			t.Fatal(err)
+		}
+	}
 	sequences, err := s.List(t.Context(), 3)
 	if err != nil {
 		t.Fatal(err)
@@ -78,25 +83,6 @@ func TestTheNewestTwoAreKept(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[int]uint64{3: 10}, older); diff != "" {
 		t.Errorf("older snapshots (-want +got):\n%s", diff)
-	}
-}
-
-func TestReplaceRemovesAllOthers(t *testing.T) {
-	s, _ := open(t)
-	for _, seq := range []uint64{500, 600} {
-		if err := s.Save(t.Context(), 3, at(seq)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.Replace(t.Context(), 3, at(20)); err != nil {
-		t.Fatal(err)
-	}
-	sequences, err := s.List(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]uint64{20}, sequences); diff != "" {
-		t.Errorf("snapshots (-want +got):\n%s", diff)
 	}
 }
 
@@ -151,14 +137,19 @@ func TestForeignObjectsAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Replace(t.Context(), 3, at(20)); err != nil {
+	for _, seq := range []uint64{20, 30, 40} {
+		if err := s.Save(t.Context(), 3, at(seq)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Prune(t.Context(), 3); err != nil {
 		t.Fatal(err)
 	}
 	names, err := objects.List(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(names) != 5 {
-		t.Errorf("objects after a save: %v", names)
+	if len(names) != 6 {
+		t.Errorf("objects after pruning: %v; want two snapshots and four others", names)
 	}
 }
