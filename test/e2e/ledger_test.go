@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func (l *ledger) setBroken(broken bool) {
 func (l *ledger) all() []entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.entries[:len(l.entries):len(l.entries)]
+	return slices.Clip(l.entries)
 }
 
 // waitFor waits until the ledger as a whole satisfies a condition.
@@ -92,7 +93,7 @@ func (l *ledger) waitFor(t *testing.T, what string, holds func([]entry) bool) {
 	deadline := time.After(process.Patience)
 	for {
 		l.mu.Lock()
-		entries, grown := l.entries[:len(l.entries):len(l.entries)], l.grown
+		entries, grown := slices.Clip(l.entries), l.grown
 		l.mu.Unlock()
 		if holds(entries) {
 			return
