@@ -63,7 +63,7 @@ func (l *leader) run(ctx context.Context, conn *bus.Conn) error {
 			continue
 		case !standing:
 			standing = true
-			l.o.Log.InfoContext(ctx, "another notifier leads; standing by")
+			l.o.Log.InfoContext(ctx, "standing by: another notifier leads, or led until a moment ago")
 		}
 		pause(ctx, claimEvery)
 	}

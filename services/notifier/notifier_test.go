@@ -147,6 +147,47 @@ func TestACrashLosesNothing(t *testing.T) {
 	})
 }
 
+func TestLostSnapshotsAndAgedAlertsDoNotMakeItSpeak(t *testing.T) {
+	nats, h, s := servertest.NATS(t), newHook(t), &story{}
+	p := start(t, nats.URL(), standardTo(h))
+	p.notify(t, s.fire("a"))
+	p.notify(t, s.fire("b"))
+	p.notify(t, s.resolve("b"))
+	h.wait(t, "the end of b", func(all []message) bool { return heardIn(t, all)["b"] == "resolved" })
+	p.stop(t)
+	before := len(h.messages())
+	conn := nats.Conn(t)
+
+	objects, err := conn.Objects(t.Context(), bus.DeliverySnapshotsBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := objects.List(t.Context(), "")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("snapshots %v, %v", names, err)
+	}
+	for _, name := range names {
+		if err := objects.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p = start(t, nats.URL(), standardTo(h)) // from the journal alone
+	if got := active(t, p, 7); len(got) != 1 || got[0] != "a" {
+		t.Errorf("alerts %v fire, want a", got)
+	}
+	p.stop(t)
+
+	if err := conn.PurgeBefore(t.Context(), bus.AlertsStream, 100); err != nil {
+		t.Fatal(err)
+	}
+	p = start(t, nats.URL(), standardTo(h)) // from the snapshot alone
+	p.notify(t, s.resolve("a"))
+	got := h.until(t, before+1)
+	if len(got) != before+1 || states(t, got[before])["a"] != "resolved" {
+		t.Errorf("got %s, want the end of a and nothing else", show(got[before:]))
+	}
+}
+
 func TestAStandbyTakesOver(t *testing.T) {
 	nats, h, s := servertest.NATS(t), newHook(t), &story{}
 	first := start(t, nats.URL(), standardTo(h))

@@ -113,7 +113,7 @@ func TestAStandbyAnswersUnavailable(t *testing.T) {
 	first := start(t, nats.URL(), "")
 	grpcAddress, httpAddress := freeAddress(t), freeAddress(t)
 	second, _ := launch(t, nats.URL(), "", func(o *notifier.Options) { o.GRPCAddress, o.HTTPAddress = grpcAddress, httpAddress })
-	second.waitLog(t, "standing by")
+	second.waitLog(t, "standing by: another notifier leads")
 	second.client = dial(t, grpcAddress, "")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -231,11 +231,14 @@ func checkURL(text string) error {
 // lineOf finds where Alertmanager's reader says that something is wrong.
 var lineOf = regexp.MustCompile(`^\s*line (\d+): (.*)$`)
 
+// quotedURL is how net/url quotes what it cannot parse, which may be a secret.
+var quotedURL = regexp.MustCompile(`parse "(?:[^"\\]|\\.)*": `)
+
 // located gives the errors of Alertmanager's reader the file and the line.
 func (r *reader) located(err error) []error {
 	var list []error
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		line = strings.TrimPrefix(line, "yaml: ")
+		line = quotedURL.ReplaceAllString(strings.TrimPrefix(line, "yaml: "), "")
 		if line == "unmarshal errors:" {
 			continue
 		}
