@@ -88,7 +88,9 @@ func TestOneBadEntryFailsAWholeList(t *testing.T) {
 		"an id twice":                   {`{"endpoints":[{"id":"a"},{"id":"a"}]}`, `endpoints[1]: id "a" is there twice`},
 		"a negative bound":              {`{"endpoints":[{"id":"a","workers":{"max":-1}}]}`, "a bound is negative"},
 		"a fraction of a worker":        {`{"endpoints":[{"id":"a","workers":{"max":1.5}}]}`, "endpoints.workers.max"},
-		"a time that is none":           {`{"endpoints":[{"id":"a","createdAt":"soon"}]}`, "not JSON"},
+		"workers as text":               {`{"endpoints":[{"id":"a","workers":{"max":"1"}}]}`, "endpoints.workers.max is a JSON string"},
+		"a time that is a number":       {`{"endpoints":[{"id":"a","createdAt":1}]}`, "endpoints.createdAt is a JSON number"},
+		"an id that no call can carry":  {`{"endpoints":[{"id":"` + strings.Repeat("a", 257) + `"}]}`, "endpoints[0]: id is longer than 256 bytes"},
 		"the list under another name":   {`{"data":[]}`, "endpoints is missing"},
 		"an object instead of the list": {`{"endpoints":{}}`, "endpoints is a JSON object"},
 	} {
@@ -99,6 +101,30 @@ func TestOneBadEntryFailsAWholeList(t *testing.T) {
 				t.Errorf("%v, %v; want a malformed answer: %s", list, err, test.want)
 			}
 		})
+	}
+}
+
+func TestAFigureThatMeansNothingIsAbsentAndCostsNothingElse(t *testing.T) {
+	t.Parallel()
+	endpoints, err := answering(t, `{"endpoints":[{"id":"a","workers":{"min":2.0,"max":3e0,"idleTimeout":1e400},
+		"gpu":{"pools":null,"count":100000000000000000000},"timeout":null,"createdAt":"2016-12-31T23:59:60Z"}]}`).Endpoints(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []runpod.Endpoint{{ID: "a", MinWorkers: new(int64(2)), MaxWorkers: new(int64(3)), GPU: &runpod.EndpointGPU{}}}
+	if diff := cmp.Diff(want, endpoints); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	pods, err := answering(t, `{"pods":[{"id":"a","status":"RUNNING","cost":-1e999,"startedAt":"soon",
+		"runtime":{"uptime":1e23,"gpus":[{"util":5e1,"memoryUtil":-1}],"cpu":null}}]}`).Pods(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantPods := []runpod.Pod{{ID: "a", Status: runpod.PodRunning, Runtime: &runpod.PodRuntime{
+		GPUs: []runpod.GPUUtilization{{UtilPercent: new(50.0)}},
+	}}}
+	if diff := cmp.Diff(wantPods, pods); diff != "" {
+		t.Errorf("pods (-want +got):\n%s", diff)
 	}
 }
 
@@ -133,6 +159,10 @@ func TestHealth(t *testing.T) {
 		"the two workers fields of older endpoints": {
 			body: `{"jobs":` + jobs + `,"workers":{"idle":0,"running":1}}`,
 			want: runpod.Health{Jobs: fullJobs, Workers: runpod.HealthWorkers{Idle: new(int64(0)), Running: new(int64(1))}},
+		},
+		"whole numbers in other clothes": {
+			body: `{"jobs":{"failed":3.0,"completed":2e1},"workers":{}}`,
+			want: runpod.Health{Jobs: runpod.HealthJobs{Failed: new(int64(3)), Completed: new(int64(20))}},
 		},
 		"null is absent":    {body: `{"jobs":{"failed":null},"workers":{}}`, want: runpod.Health{}},
 		"no workers":        {body: `{"jobs":` + jobs + `}`, bad: "workers is missing"},

@@ -56,12 +56,12 @@ func decodeHealth(body []byte) (Health, error) {
 		if !ok || string(raw) == "null" {
 			return nil
 		}
-		var n int64
-		if err := json.Unmarshal(raw, &n); err != nil || n < 0 {
+		var n whole
+		if err := json.Unmarshal(raw, &n); err != nil || n.n == nil || *n.n < 0 {
 			errs = append(errs, fmt.Errorf("%s is not a count", name))
 			return nil
 		}
-		return &n
+		return n.n
 	}
 	h := Health{
 		Jobs: HealthJobs{

@@ -161,53 +161,53 @@ type wireEndpoint struct {
 	Image string `json:"image"`
 	GPU   *struct {
 		Pools []string `json:"pools"`
-		Count *int64   `json:"count"`
+		Count whole    `json:"count"`
 	} `json:"gpu"`
 	Workers struct {
-		Min         *int64   `json:"min"`
-		Max         *int64   `json:"max"`
-		IdleTimeout *float64 `json:"idleTimeout"` // seconds
+		Min         whole  `json:"min"`
+		Max         whole  `json:"max"`
+		IdleTimeout figure `json:"idleTimeout"` // seconds
 	} `json:"workers"`
 	Scaling *struct {
-		Type         string   `json:"type"`
-		QueueDelay   *float64 `json:"queueDelay"` // seconds
-		RequestCount *int64   `json:"requestCount"`
+		Type         string `json:"type"`
+		QueueDelay   figure `json:"queueDelay"` // seconds
+		RequestCount whole  `json:"requestCount"`
 	} `json:"scaling"`
-	DataCenterIDs  []string   `json:"dataCenterIds"`
-	NetworkVolumes []string   `json:"networkVolumes"`
-	Timeout        *float64   `json:"timeout"` // milliseconds, 0 when unset
-	FlashBoot      string     `json:"flashboot"`
-	CreatedAt      *time.Time `json:"createdAt"`
+	DataCenterIDs  []string `json:"dataCenterIds"`
+	NetworkVolumes []string `json:"networkVolumes"`
+	Timeout        figure   `json:"timeout"` // milliseconds, 0 when unset
+	FlashBoot      string   `json:"flashboot"`
+	CreatedAt      instant  `json:"createdAt"`
 }
 
 func (w wireEndpoint) endpoint() (Endpoint, error) {
-	if w.ID == "" {
-		return Endpoint{}, errors.New("id is missing")
+	if err := possibleID(w.ID); err != nil {
+		return Endpoint{}, err
 	}
-	if negative(w.Workers.Min) || negative(w.Workers.Max) {
+	if negative(w.Workers.Min.n) || negative(w.Workers.Max.n) {
 		return Endpoint{}, errors.New("workers: a bound is negative")
 	}
 	e := Endpoint{
 		ID: w.ID, Name: w.Name, Type: w.Type, Image: w.Image,
-		MinWorkers: w.Workers.Min, MaxWorkers: w.Workers.Max,
-		IdleTimeout:   duration(w.Workers.IdleTimeout, time.Second),
+		MinWorkers: w.Workers.Min.n, MaxWorkers: w.Workers.Max.n,
+		IdleTimeout:   duration(w.Workers.IdleTimeout.n, time.Second),
 		DataCenterIDs: w.DataCenterIDs, NetworkVolumeIDs: w.NetworkVolumes,
-		FlashBoot: w.FlashBoot, CreatedAt: w.CreatedAt,
+		FlashBoot: w.FlashBoot, CreatedAt: w.CreatedAt.at,
 	}
 	if w.RequestURLs != nil {
 		e.HealthURL = w.RequestURLs.Health
 	}
 	if w.GPU != nil {
-		e.GPU = &EndpointGPU{Pools: w.GPU.Pools, Count: w.GPU.Count}
+		e.GPU = &EndpointGPU{Pools: w.GPU.Pools, Count: w.GPU.Count.n}
 	}
 	if w.Scaling != nil {
 		e.Scaling = &Scaling{
-			Type: w.Scaling.Type, RequestCount: w.Scaling.RequestCount,
-			QueueDelay: duration(w.Scaling.QueueDelay, time.Second),
+			Type: w.Scaling.Type, RequestCount: w.Scaling.RequestCount.n,
+			QueueDelay: duration(w.Scaling.QueueDelay.n, time.Second),
 		}
 	}
-	if w.Timeout != nil && *w.Timeout > 0 {
-		e.ExecutionTimeout = duration(w.Timeout, time.Millisecond)
+	if w.Timeout.n != nil && *w.Timeout.n > 0 {
+		e.ExecutionTimeout = duration(w.Timeout.n, time.Millisecond)
 	}
 	return e, nil
 }
@@ -219,54 +219,54 @@ type wirePod struct {
 	Image  string    `json:"image"`
 	GPU    *struct {
 		ID    string `json:"id"`
-		Count *int64 `json:"count"`
+		Count whole  `json:"count"`
 	} `json:"gpu"`
-	Cloud        string   `json:"cloud"`
-	DataCenterID string   `json:"dataCenterId"`
-	Cost         *float64 `json:"cost"`
+	Cloud        string `json:"cloud"`
+	DataCenterID string `json:"dataCenterId"`
+	Cost         figure `json:"cost"`
 	Runtime      *struct {
-		Uptime *float64 `json:"uptime"` // seconds
+		Uptime figure `json:"uptime"` // seconds
 		GPUs   []struct {
-			Util       *float64 `json:"util"`
-			MemoryUtil *float64 `json:"memoryUtil"`
+			Util       figure `json:"util"`
+			MemoryUtil figure `json:"memoryUtil"`
 		} `json:"gpus"`
 		CPU    utilization `json:"cpu"`
 		Memory utilization `json:"memory"`
 	} `json:"runtime"`
-	CreatedAt *time.Time `json:"createdAt"`
-	StartedAt *time.Time `json:"startedAt"`
+	CreatedAt instant `json:"createdAt"`
+	StartedAt instant `json:"startedAt"`
 }
 
 type utilization struct {
-	Util *float64 `json:"util"`
+	Util figure `json:"util"`
 }
 
 func (w wirePod) pod() (Pod, error) {
-	switch {
-	case w.ID == "":
-		return Pod{}, errors.New("id is missing")
-	case w.Status == "":
+	if err := possibleID(w.ID); err != nil {
+		return Pod{}, err
+	}
+	if w.Status == "" {
 		return Pod{}, errors.New("status is missing")
 	}
 	p := Pod{
 		ID: w.ID, Name: w.Name, Status: w.Status, Image: w.Image, Cloud: w.Cloud, DataCenterID: w.DataCenterID,
-		CostPerHour: known(w.Cost), CreatedAt: w.CreatedAt, StartedAt: w.StartedAt,
+		CostPerHour: known(w.Cost.n), CreatedAt: w.CreatedAt.at, StartedAt: w.StartedAt.at,
 	}
 	if w.GPU != nil {
-		p.GPU = &PodGPU{ID: w.GPU.ID, Count: w.GPU.Count}
+		p.GPU = &PodGPU{ID: w.GPU.ID, Count: w.GPU.Count.n}
 	}
 	if w.Runtime == nil {
 		return p, nil
 	}
 	p.Runtime = &PodRuntime{
-		Uptime:     duration(w.Runtime.Uptime, time.Second),
-		CPUPercent: known(w.Runtime.CPU.Util), MemoryPercent: known(w.Runtime.Memory.Util),
+		Uptime:     duration(w.Runtime.Uptime.n, time.Second),
+		CPUPercent: known(w.Runtime.CPU.Util.n), MemoryPercent: known(w.Runtime.Memory.Util.n),
 	}
 	if w.Runtime.GPUs != nil {
 		p.Runtime.GPUs = make([]GPUUtilization, 0, len(w.Runtime.GPUs))
 	}
 	for _, g := range w.Runtime.GPUs {
-		p.Runtime.GPUs = append(p.Runtime.GPUs, GPUUtilization{UtilPercent: known(g.Util), MemoryPercent: known(g.MemoryUtil)})
+		p.Runtime.GPUs = append(p.Runtime.GPUs, GPUUtilization{UtilPercent: known(g.Util.n), MemoryPercent: known(g.MemoryUtil.n)})
 	}
 	return p, nil
 }
@@ -327,6 +327,19 @@ func convert[W, T any](name string, wire []W, one func(W) (T, error), id func(T)
 		list = append(list, t)
 	}
 	return list, nil
+}
+
+// possibleID refuses ids that no call could ask about: they become parts of
+// paths and of subjects.
+func possibleID(id string) error {
+	switch {
+	case id == "":
+		return errors.New("id is missing")
+	case len(id) > maxIDBytes:
+		return fmt.Errorf("id is longer than %d bytes", maxIDBytes)
+	default:
+		return nil
+	}
 }
 
 func negative(n *int64) bool { return n != nil && *n < 0 }

@@ -75,10 +75,10 @@ type Job struct {
 type wireJob struct {
 	ID            string          `json:"id"`
 	Status        string          `json:"status"`
-	DelayTime     *float64        `json:"delayTime"`     // milliseconds
-	ExecutionTime *float64        `json:"executionTime"` // milliseconds
+	DelayTime     figure          `json:"delayTime"`     // milliseconds
+	ExecutionTime figure          `json:"executionTime"` // milliseconds
 	WorkerID      string          `json:"workerId"`
-	Retries       *int64          `json:"retries"`
+	Retries       whole           `json:"retries"`
 	Error         json.RawMessage `json:"error"`
 }
 
@@ -91,13 +91,13 @@ func decodeJob(body []byte) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	if negative(w.Retries) {
+	if negative(w.Retries.n) {
 		return Job{}, errors.New("retries is negative")
 	}
 	j := Job{
-		ID: w.ID, Status: status, WorkerID: cleanText(w.WorkerID, maxIDBytes), Retries: w.Retries,
-		DelayTime:     duration(w.DelayTime, time.Millisecond),
-		ExecutionTime: duration(w.ExecutionTime, time.Millisecond),
+		ID: w.ID, Status: status, WorkerID: cleanText(w.WorkerID, maxIDBytes), Retries: w.Retries.n,
+		DelayTime:     duration(w.DelayTime.n, time.Millisecond),
+		ExecutionTime: duration(w.ExecutionTime.n, time.Millisecond),
 	}
 	if status == JobFailed || status == JobTimedOut {
 		f := ParseFailure(w.Status, w.Error)
