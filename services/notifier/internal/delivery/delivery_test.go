@@ -312,6 +312,26 @@ func TestAnAttemptThatWaitedForASlotIsNotReplacedWhileItRuns(t *testing.T) {
 	wantSaid(t, s, "all alerts resolved", map[string]string{"late": "resolved"})
 }
 
+func TestWhatIsOverLeavesNothingBehind(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("steady", name("steady")) // its repetition is due before all others
+	w.finish(told)
+	for i := range 5000 {
+		id := fmt.Sprint(i)
+		w.fire(id, name(id))
+		w.finish(told)
+		w.resolve(id, name(id))
+		w.wait(time.Second)
+		w.finish(told)
+	}
+	if n := len(w.core.queue); n > 2*minSweep {
+		t.Errorf("%d deadlines are queued while one alert fires", n)
+	}
+	if n := len(w.core.lanes) + len(w.core.alerts) + len(w.core.sent); n != 2 {
+		t.Errorf("%d lanes, alerts and messages are held, want one lane and one alert", n)
+	}
+}
+
 func TestALargeGroupIsToldInParts(t *testing.T) {
 	w := newWorld(t, grouped, both)
 	for i := range 1200 {

@@ -99,6 +99,7 @@ func (c *Core) settle(l *lane, a *alert) {
 func (c *Core) close(l *lane) {
 	if len(l.members) == 0 && l.pending == nil && !l.inFlight && c.lanes[l.key] == l {
 		delete(c.lanes, l.key)
+		l.queuedAt = time.Time{} // its entry in the queue is stale
 	}
 }
 

@@ -60,6 +60,20 @@ func (c *Core) enqueue(l *lane) {
 	}
 	l.queuedAt = at
 	heap.Push(&c.queue, deadline{at: at, lane: l})
+	if len(c.queue) > 2*len(c.lanes)+minSweep {
+		c.sweep()
+	}
+}
+
+// minSweep is how many entries of the queue may be stale before it is swept:
+// few enough to cost nothing, many enough that sweeping is rare.
+const minSweep = 1000
+
+// sweep removes the entries that no lane means any more, such as the
+// repetitions of what is over by now.
+func (c *Core) sweep() {
+	c.queue = slices.DeleteFunc(c.queue, func(d deadline) bool { return !d.lane.queuedAt.Equal(d.at) })
+	heap.Init(&c.queue)
 }
 
 // next returns when something is to be done about the lane.
