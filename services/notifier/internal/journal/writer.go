@@ -146,7 +146,9 @@ func (q *queue) take() []*deliveryv1.Record {
 		n++
 	}
 	taken := q.records[:n:n]
-	q.records = q.records[n:]
+	if q.records = q.records[n:]; len(q.records) == 0 {
+		q.records = nil // else the array behind it would live on
+	}
 	q.busy = n > 0
 	return taken
 }
