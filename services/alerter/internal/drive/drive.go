@@ -182,6 +182,10 @@ func reason(err error) string {
 	}
 }
 
+// worthALine tells which of many attempts in a row to log: 1, 2, 4, 8, ..., so
+// that an hour of them is a dozen lines.
+func worthALine(attempt int) bool { return attempt&(attempt-1) == 0 }
+
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

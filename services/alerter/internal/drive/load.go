@@ -78,16 +78,20 @@ func (d *Driver) load(ctx context.Context, partition int) (*loaded, error) {
 
 // readState reads Redis, and waits for it as long as it is away.
 func (d *Driver) readState(ctx context.Context, partition int) (*state.Saved, error) {
-	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+	wait := firstWait
+	for n := 1; ; n++ {
 		saved, err := d.State.Read(ctx, partition)
 		if err == nil || ctx.Err() != nil {
 			return saved, err
 		}
-		d.Log.LogAttrs(ctx, slog.LevelWarn, "state not read; will try again",
-			slog.Int("partition", partition), slog.Any("err", err))
+		if worthALine(n) {
+			d.Log.LogAttrs(ctx, slog.LevelWarn, "state not read; will try again",
+				slog.Int("partition", partition), slog.Int("attempt", n), slog.Any("err", err))
+		}
 		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}
+		wait = min(2*wait, longestWait)
 	}
 }
 

@@ -107,16 +107,20 @@ func (d *Driver) replay(ctx context.Context, partition int) (*engine.Partition, 
 // told asks the notifier what fires by its records, and for the newest cause,
 // until it answers.
 func (d *Driver) told(ctx context.Context, partition int) ([]*alertv1.Alert, *alertv1.Cause, error) {
-	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+	wait := firstWait
+	for n := 1; ; n++ {
 		alerts, watermark, err := d.askTold(ctx, uint32(partition))
 		if err == nil || ctx.Err() != nil {
 			return alerts, watermark, err
 		}
-		d.Log.LogAttrs(ctx, slog.LevelWarn, "rebuild waits for the notifier",
-			slog.Int("partition", partition), slog.Any("err", err))
+		if worthALine(n) {
+			d.Log.LogAttrs(ctx, slog.LevelWarn, "rebuild waits for the notifier",
+				slog.Int("partition", partition), slog.Int("attempt", n), slog.Any("err", err))
+		}
 		if err := pause(ctx, wait); err != nil {
 			return nil, nil, err
 		}
+		wait = min(2*wait, longestWait)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,9 @@ const (
 	// is what a returned notifier may wait for its first alert.
 	firstWait   = 50 * time.Millisecond
 	longestWait = 2 * time.Second
+	// sayEvery is how often a notifier that is away is worth a line: 64
+	// partitions that try every 2 s would write 115,000 in an hour.
+	sayEvery = 10 * time.Second
 )
 
 // Client is the part of the notifier that a Sender needs.
@@ -38,6 +42,7 @@ type Sender struct {
 	sent    prometheus.Counter
 	refused prometheus.Counter
 	errors  *prometheus.CounterVec
+	said    atomic.Int64 // when a failed call was last logged, Unix nanoseconds
 }
 
 // NewSender returns a Sender whose metrics are on r.
@@ -145,9 +150,11 @@ func (s *Sender) after(ctx context.Context, partition uint32, doing string, fail
 	s.errors.WithLabelValues(status.Code(err).String()).Inc()
 	wait := min(firstWait<<min(failures, 10), longestWait)
 	wait = wait/2 + rand.N(wait/2) // so that 64 partitions do not come back at once
-	s.log.LogAttrs(ctx, slog.LevelWarn, "notifier did not take transitions; will repeat",
-		slog.String("doing", doing), slog.Uint64("partition", uint64(partition)),
-		slog.Int("failures", failures+1), slog.Duration("wait", wait), slog.Any("err", err))
+	if now, said := time.Now().UnixNano(), s.said.Load(); now-said >= int64(sayEvery) && s.said.CompareAndSwap(said, now) {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "notifier did not take transitions; will repeat",
+			slog.String("doing", doing), slog.Uint64("partition", uint64(partition)),
+			slog.Int("failures", failures+1), slog.Duration("wait", wait), slog.Any("err", err))
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {

@@ -1,0 +1,153 @@
+package drive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
+)
+
+// partition is the state of the partition of an endpoint on which jobs wait,
+// under a rule that fires after ten minutes of that.
+func partition(t *testing.T, speed float64, jobs int64) *engine.Partition {
+	t.Helper()
+	set, err := rulefile.Parse(map[string][]byte{"a.yaml": []byte(`
+groups:
+  - name: g
+    rules:
+      - {alert: A, on: endpoint, expr: jobs.in_queue > 5, for: 10m}
+`)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := engine.Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &eventv1.Target{Account: "a", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: "e"}
+	part := engine.NewPartition(event.Partition(event.Token(target)), "log", speed)
+	for i, e := range []*eventv1.Event{activation(set.Hash), {
+		Target: target, Source: eventv1.Source_SOURCE_POLL,
+		Fact: &eventv1.Event_HealthSampled{HealthSampled: &eventv1.HealthSampled{
+			PollSlotMs: 1000, Interval: durationpb.New(15 * time.Second), Jobs: &eventv1.JobCounts{InQueue: proto.Int64(jobs)},
+		}},
+	}} {
+		m := engine.Message{Seq: uint64(i + 1), Time: time.Unix(int64(i), 0), Event: e}
+		if _, err := part.Step(m, func(string) *engine.Program { return program }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return part
+}
+
+func TestTickDue(t *testing.T) {
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) time.Time { return began.Add(d) }
+	for name, c := range map[string]struct {
+		speed       float64
+		jobs        int64
+		lastMessage time.Duration
+		lastTick    time.Duration // 0 = none yet
+		want        time.Duration
+	}{
+		"a partition without deadline gets one a minute after its last message": {1, 0, 5 * time.Second, 3 * time.Second, 65 * time.Second},
+		"a new owner asks for the first at once if there is a deadline":         {1, 20, 0, 0, settleTime},
+		"a new owner waits if there is none":                                    {1, 0, 0, 0, time.Minute},
+		"a deadline beyond a minute is approached in steps":                     {1, 20, 5 * time.Second, 3 * time.Second, 65 * time.Second},
+		"a faster time makes the minute shorter":                                {60, 0, 5 * time.Second, 3 * time.Second, 6 * time.Second},
+		"a near deadline is met":                                                {20, 20, 5 * time.Second, 3 * time.Second, 8 * time.Second},
+		"two ticks are never nearer than a quarter of a second":                 {300, 20, 5 * time.Second, 5 * time.Second, 5250 * time.Millisecond},
+		"nothing is asked for before the log can be known to be caught up with": {300, 20, 0, 100 * time.Millisecond, settleTime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &session{
+				d:    &Driver{Options: Options{Speed: c.speed}},
+				part: partition(t, c.speed, c.jobs), began: began, lastMessage: at(c.lastMessage),
+			}
+			if c.lastTick > 0 {
+				s.lastTick = at(c.lastTick)
+			}
+			if got := s.tickDue().Sub(began); got != c.want {
+				t.Errorf("due after %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestGraceOutlivesTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		grace, done := withGrace(ctx, time.Second)
+		defer done()
+		time.Sleep(time.Hour)
+		if grace.Err() != nil {
+			t.Fatal("it ended before the context")
+		}
+		cancel()
+		time.Sleep(999 * time.Millisecond)
+		if grace.Err() != nil {
+			t.Error("it ended with the context")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if grace.Err() == nil {
+			t.Error("it goes on after the grace")
+		}
+		ended, undo := withGrace(ctx, time.Hour)
+		undo()
+		synctest.Wait()
+		if ended.Err() == nil {
+			t.Error("undoing it does not end it")
+		}
+	})
+}
+
+func TestReasonsAndKindsHaveShortNames(t *testing.T) {
+	reasons := map[string]error{
+		"not_owner":   fmt.Errorf("commit: %w", state.ErrNotOwner),
+		"state_lost":  fmt.Errorf("commit: %w", state.ErrLost),
+		"log_changed": errLogChanged,
+		"gap":         errGap,
+		"error":       errors.New("anything else"),
+	}
+	for want, err := range reasons {
+		if got := reason(err); got != want {
+			t.Errorf("reason of %v is %q, want %q", err, got, want)
+		}
+	}
+	var got []string
+	for k := range alertv1.TransitionKind_name {
+		got = append(got, kindName(alertv1.TransitionKind(k)))
+	}
+	seen := map[string]bool{}
+	for _, name := range got {
+		if seen[name] {
+			t.Errorf("two kinds are called %q", name)
+		}
+		seen[name] = true
+	}
+}
+
+func TestFewOfManyAttemptsAreLogged(t *testing.T) {
+	var logged []int
+	for n := 1; n <= 20; n++ {
+		if worthALine(n) {
+			logged = append(logged, n)
+		}
+	}
+	if diff := cmp.Diff([]int{1, 2, 4, 8, 16}, logged); diff != "" {
+		t.Errorf("logged attempts (-want +got):\n%s", diff)
+	}
+}
