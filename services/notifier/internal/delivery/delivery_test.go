@@ -316,7 +316,7 @@ func TestWhatIsOverLeavesNothingBehind(t *testing.T) {
 	w := newWorld(t, single, both)
 	w.fire("steady", name("steady")) // its repetition is due before all others
 	w.finish(told)
-	for i := range 5000 {
+	for i := range 2500 {
 		id := fmt.Sprint(i)
 		w.fire(id, name(id))
 		w.finish(told)
