@@ -20,11 +20,11 @@ build: ## Build the tocsin command into .tmp/bin
 
 .PHONY: demo
 demo: build ## Run the whole system against a simulated RunPod in which things go wrong
-	@$(BIN)/tocsin demo
+	@$(BIN)/tocsin demo --data .tocsin/demo
 
 .PHONY: up
-up: build ## Run the whole system against RunPod (needs RUNPOD_API_KEY)
-	@$(BIN)/tocsin up
+up: build ## Run the whole system against RunPod (needs RUNPOD_API_KEY; CONFIG=tocsin.yaml takes a file)
+	@$(BIN)/tocsin up --data .tocsin/up $(if $(CONFIG),--config $(CONFIG))
 
 .PHONY: test
 test: redis ## Install what the tests need and run them all
