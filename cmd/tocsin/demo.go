@@ -198,7 +198,7 @@ func welcome(t terminal, a stack.Addresses, hooksURL, logPath string) {
 	fmt.Fprintf(t.out, `Try, in another terminal:
   %s alerts --address %s
   curl -s http://%s/metrics | grep ^runpod_
-  curl -s -H 'content-type: application/json' -d '{"endpoint_id":"nope","job_ids":["1"]}' http://%s/v1/jobs
+  curl -s http://%s/v1/endpoints
 The alerts follow, as the receiver gets them:
 `, self, a.Alerter.GRPC, a.Collector.HTTP, a.Collector.Ingest)
 }
