@@ -239,6 +239,9 @@ func TestOneGoVersion(t *testing.T) {
 	}
 	versions := map[string][]string{}
 	for _, file := range files {
+		if filepath.Base(filepath.Dir(file)) == "tools" {
+			continue // outside the workspace: its tools say what they need
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
