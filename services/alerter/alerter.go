@@ -105,7 +105,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	if err != nil {
 		return proc.Usage(fmt.Errorf("alerter.notifier.address: %w", err))
 	}
-	defer notifierConn.Close() //nolint:errcheck // every call has ended by then
+	defer notifierConn.Close()
 	notifier := notifyv1.NewNotifierServiceClient(notifierConn)
 	addChecks(health, conn, store)
 

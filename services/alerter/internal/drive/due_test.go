@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tocsin-dev/tocsin/internal/event"
@@ -42,7 +41,7 @@ groups:
 	for i, e := range []*eventv1.Event{activation(set.Hash), {
 		Target: target, Source: eventv1.Source_SOURCE_POLL,
 		Fact: &eventv1.Event_HealthSampled{HealthSampled: &eventv1.HealthSampled{
-			PollSlotMs: 1000, Interval: durationpb.New(15 * time.Second), Jobs: &eventv1.JobCounts{InQueue: proto.Int64(jobs)},
+			PollSlotMs: 1000, Interval: durationpb.New(15 * time.Second), Jobs: &eventv1.JobCounts{InQueue: new(jobs)},
 		}},
 	}} {
 		m := engine.Message{Seq: uint64(i + 1), Time: time.Unix(int64(i), 0), Event: e}
