@@ -35,6 +35,7 @@ func newGenerator(t *testing.T) *generator {
 // TestAnInventoryAsTheOpenAPIFileAllowsIt follows an account from nothing to 400
 // targets, through changes and removals, to a list that lacks most of it.
 func TestAnInventoryAsTheOpenAPIFileAllowsIt(t *testing.T) {
+	t.Parallel()
 	g := newGenerator(t)
 	w := newWorld(t, 1000)
 	trap := newTrap(t)

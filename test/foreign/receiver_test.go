@@ -170,9 +170,13 @@ func checkSimple(body []byte, _ http.Header) ([]telling, error) {
 }
 
 // checkAlertmanager decodes with the type that Alertmanager itself sends, and
-// allows no member that this type does not have.
+// allows one member beside those of this type: the sequence, by which a receiver
+// can drop what arrives late.
 func checkAlertmanager(body []byte, _ http.Header) ([]telling, error) {
-	var message webhook.Message
+	var message struct {
+		webhook.Message
+		Sequence uint64 `json:"sequence"`
+	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&message); err != nil {
