@@ -1,0 +1,70 @@
+package foreign
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestKilledRightAfterAWebhookWasAnswered kills Tocsin as soon as it has
+// answered a webhook, again and again. A registered job's end is found by a poll
+// if it was not stored; that of a job which only the webhook names was stored
+// before the answer. In the end each failure counts once.
+func TestKilledRightAfterAWebhookWasAnswered(t *testing.T) {
+	t.Parallel()
+	const rounds = 4
+	w := newWorld(t, 2*rounds)
+	w.rest.set([]map[string]any{endpoint("killed", "name", "killed")}, nil)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	for round := range rounds {
+		s := w.up(t)
+		hooks := w.hooks(t, s, 1)
+		id, unknown := fmt.Sprintf("registered-%d", round), fmt.Sprintf("unregistered-%d", round)
+		failed := jobBody(id, "FAILED", map[string]any{"error": "job timed out after 1 retries"})
+		var ended atomic.Bool
+		w.runtime.setJob("killed", id, func(rw http.ResponseWriter, req *http.Request) {
+			body := jobBody(id, "IN_PROGRESS", nil)
+			if ended.Load() {
+				body = failed
+			}
+			says(200, body)(rw, req)
+		})
+		register(t, s, "killed", id)
+		hook(t, hooks["killed"], jobBody(unknown, "FAILED", map[string]any{"error": "job timed out after 1 retries"}))
+		ended.Store(true)
+		hook(t, hooks["killed"], failed)
+		<-time.After(time.Duration(random.IntN(3)) * time.Millisecond)
+		s.Kill()
+	}
+
+	s := w.up(t)
+	query := reflectOn(t, s.query, queryToken)
+	eventually(t, "every failure counts", func() string {
+		if n := len(query.alerts(t, "AllFailuresCounted")); n != 1 {
+			return fmt.Sprintf("%d alerts say so: %v", n, query.alerts(t, "JobsFailing"))
+		}
+		return ""
+	})
+	polled := w.runtime.times("killed/health")
+	eventually(t, "five more polls", func() string {
+		if n := w.runtime.times("killed/health") - polled; n < 5 {
+			return fmt.Sprintf("%d so far", n)
+		}
+		return ""
+	})
+	if invented := query.alerts(t, "FailuresInvented"); len(invented) > 0 {
+		t.Errorf("more than %d failures were counted: %v", 2*rounds, invented)
+	}
+	if code := s.Stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
+	}
+	if n := w.receiver.count("standard", "AllFailuresCounted", "firing"); n != 1 {
+		t.Errorf("the receiver was told %d times that all are counted, want once", n)
+	}
+}
