@@ -36,6 +36,38 @@ func TestTimeGoesOnWithoutFacts(t *testing.T) {
 	}
 }
 
+// TestTimeGoesOnAfterARestart has an alert wait for its `for` over a restart,
+// with nothing published about anything before or after it.
+func TestTimeGoesOnAfterARestart(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"with Redis as it was": func(*world) {},
+		"with Redis flushed":   func(w *world) { w.redis.FlushAll(w.t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.rules = strings.Replace(testRules, "for: 1h", "for: 2s", 1)
+			first := w.start().await(64).inForce()
+			began := time.Now()
+			w.queue("one", 7)
+			q := first.query()
+			eventually(t, "the alert is pending", func() error {
+				out, err := q.ListAlerts(t.Context(), nil)
+				if err == nil && len(out.GetAlerts()) != 1 {
+					err = fmt.Errorf("%d alerts", len(out.GetAlerts()))
+				}
+				return err
+			})
+			first.stop()
+			lose(w)
+			w.start()
+			w.notifier.await("one", "f")
+			if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
+				t.Errorf("it fired after %v, want 2s and a little", took)
+			}
+		})
+	}
+}
+
 // TestSpeedRunsRulesFaster runs ten minutes in 2 s, as the demo does.
 func TestSpeedRunsRulesFaster(t *testing.T) {
 	w := newWorld(t)

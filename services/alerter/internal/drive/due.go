@@ -42,16 +42,15 @@ func (s *session) due(ctx context.Context) error {
 
 // tickDue is when the partition needs a tick: at its earliest deadline by this
 // process's own clock, counted from the last message, and after a minute of
-// the rules' time without a message. A new owner does not know how long ago the
-// last message was, so it asks for its first tick at once if there is a
-// deadline at all.
+// the rules' time without a message. A loaded state knows its deadlines only
+// after its first message, and nobody knows how long ago the last one was, so a
+// new owner asks for a tick at once.
 func (s *session) tickDue() time.Time {
 	due := s.lastMessage.Add(time.Duration(float64(tickIdle) / s.d.Speed))
-	if left, ok := s.part.Deadline(); ok {
+	if !s.stepped {
+		due = s.began
+	} else if left, ok := s.part.Deadline(); ok {
 		due = earlier(due, s.lastMessage.Add(left))
-		if s.lastTick.IsZero() {
-			due = earlier(due, s.began)
-		}
 	}
 	return later(due, later(s.lastTick.Add(tickLeast), s.began.Add(settleTime)))
 }

@@ -58,23 +58,25 @@ func TestTickDue(t *testing.T) {
 	for name, c := range map[string]struct {
 		speed       float64
 		jobs        int64
+		loaded      bool // and nothing was applied since
 		lastMessage time.Duration
 		lastTick    time.Duration // 0 = none yet
 		want        time.Duration
 	}{
-		"a partition without deadline gets one a minute after its last message": {1, 0, 5 * time.Second, 3 * time.Second, 65 * time.Second},
-		"a new owner asks for the first at once if there is a deadline":         {1, 20, 0, 0, settleTime},
-		"a new owner waits if there is none":                                    {1, 0, 0, 0, time.Minute},
-		"a deadline beyond a minute is approached in steps":                     {1, 20, 5 * time.Second, 3 * time.Second, 65 * time.Second},
-		"a faster time makes the minute shorter":                                {60, 0, 5 * time.Second, 3 * time.Second, 6 * time.Second},
-		"a near deadline is met":                                                {20, 20, 5 * time.Second, 3 * time.Second, 8 * time.Second},
-		"two ticks are never nearer than a quarter of a second":                 {300, 20, 5 * time.Second, 5 * time.Second, 5250 * time.Millisecond},
-		"nothing is asked for before the log can be known to be caught up with": {300, 20, 0, 100 * time.Millisecond, settleTime},
+		"a new owner asks for the first at once":                      {1, 20, true, 0, 0, settleTime},
+		"a new owner asks at once whatever it knows":                  {1, 0, true, 0, 0, settleTime},
+		"a new owner whose tick does not come asks again":             {1, 0, true, 0, 3 * time.Second, 3250 * time.Millisecond},
+		"without a deadline there is one a minute after a message":    {1, 0, false, 5 * time.Second, 3 * time.Second, 65 * time.Second},
+		"a deadline beyond a minute is approached in steps":           {1, 20, false, 5 * time.Second, 3 * time.Second, 65 * time.Second},
+		"a faster time makes the minute shorter":                      {60, 0, false, 5 * time.Second, 3 * time.Second, 6 * time.Second},
+		"a near deadline is met":                                      {20, 20, false, 5 * time.Second, 3 * time.Second, 8 * time.Second},
+		"two ticks are never nearer than a quarter of a second":       {300, 20, false, 5 * time.Second, 5 * time.Second, 5250 * time.Millisecond},
+		"none comes before the log can be known to be caught up with": {300, 20, false, 0, 100 * time.Millisecond, settleTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &session{
 				d:    &Driver{Options: Options{Speed: c.speed}},
-				part: partition(t, c.speed, c.jobs), began: began, lastMessage: at(c.lastMessage),
+				part: partition(t, c.speed, c.jobs), began: began, lastMessage: at(c.lastMessage), stepped: !c.loaded,
 			}
 			if c.lastTick > 0 {
 				s.lastTick = at(c.lastTick)

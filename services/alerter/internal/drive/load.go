@@ -249,7 +249,7 @@ func message(d bus.Delivery) engine.Message {
 func (d *Driver) step(ctx context.Context, part *engine.Partition, m engine.Message) (engine.StepResult, error) {
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		result, err := part.Step(m, d.Rules.Program)
-		var unknown engine.ErrUnknownRules
+		var unknown engine.UnknownRulesError
 		if !errors.As(err, &unknown) {
 			return result, err
 		}

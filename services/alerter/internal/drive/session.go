@@ -77,6 +77,7 @@ type session struct {
 
 	paused      bool
 	began       time.Time
+	stepped     bool      // a message was applied since the load
 	lastMessage time.Time // when the last message was applied
 	lastTick    time.Time // when the last tick was asked for
 	ticking     atomic.Bool
@@ -222,6 +223,7 @@ func (s *session) applyOne(ctx context.Context, item feed.Item) error {
 	if s.dirty == 0 {
 		s.dirtySince = time.Now()
 	}
+	s.stepped = true
 	s.dirty++
 	s.unsaved++
 	s.d.metrics.applied.Inc()
