@@ -227,7 +227,7 @@ var causeProofs = []proof{
 			w.resolvesAfter(5 * time.Minute)
 		}},
 		quiet: []story{
-			{"the queue was purged: 15 minutes later it is over, and nothing comes again", func(w *world) {
+			{"after the queue was purged: 15 minutes later it is over, and nothing comes of it", func(w *world) {
 				w.breaks(crashing)
 				w.firesAfter(6*time.Minute - step)
 				purged := w.life(img).sample
@@ -298,7 +298,7 @@ var causeProofs = []proof{
 				both.Throttled = 1
 				w.breaks(both)
 				w.stays(2 * time.Hour)
-				w.WantFiring("CrashLoop", "QueueStalled", "UnhealthyWorkers", "NoIdleWorkers")
+				w.WantFiring("CrashLoop", "QueueStalled", "NoIdleWorkers")
 			}},
 			{"a long cold start is no lack of capacity", func(w *world) {
 				w.breaks(starting)
@@ -320,13 +320,18 @@ var causeProofs = []proof{
 			w.blinds()
 			w.stays(time.Hour)
 		}},
-		resolves: story{"5 minutes after a job ended, even badly", func(w *world) {
+		resolves: story{"when a job ended, even badly, or a worker took one", func(w *world) {
 			w.breaks(starting)
 			w.firesAfter(10 * time.Minute)
-			s := hanging
-			s.Completed, s.Failed = w.life(img).sample.Completed, 1
+			s := w.life(img).sample
+			s.Failed++
 			w.becomes(img, s)
-			w.resolvesAfter(5 * time.Minute)
+			w.resolvesAfter(0)
+			w.becomes(img, w.life(img).sample)
+			w.firesAfter(10 * time.Minute)
+			s.InProgress, s.Running = 1, 1
+			w.becomes(img, s)
+			w.resolvesAfter(0)
 		}},
 		quiet: []story{
 			{"jobs that take an hour each", func(w *world) {

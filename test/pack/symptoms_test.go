@@ -285,16 +285,16 @@ var symptomProofs = []proof{
 	},
 	{
 		rule: "NoIdleWorkers",
-		fires: story{"after 5 minutes", func(w *world) {
+		fires: story{"after 8 minutes, when its causes had their turn", func(w *world) {
 			w.piles(img, 1, 1)
-			a := w.firesAfter(5 * time.Minute)
+			a := w.firesAfter(8 * time.Minute)
 			if a.GetLabels()["severity"] != "info" {
 				w.t.Errorf("the severity is %s", a.GetLabels()["severity"])
 			}
 		}},
 		holds: story{"while it goes on, and while nothing is known", func(w *world) {
 			w.piles(img, 1, 1)
-			w.pends(5*time.Minute - step)
+			w.pends(8*time.Minute - step)
 			w.firesAfter(step)
 			w.changing(img, w.life(img).sample, func(s *ruletest.Sample) { s.Completed++; s.InQueue = 1 + s.Completed%9 })
 			w.stays(3 * time.Hour)
@@ -303,13 +303,24 @@ var symptomProofs = []proof{
 		}},
 		resolves: story{"when nothing waits", func(w *world) {
 			w.piles(img, 1, 1)
-			w.firesAfter(5 * time.Minute)
+			w.firesAfter(8 * time.Minute)
 			w.queue(0)
 			w.resolvesAfter(0)
 		}},
 		quiet: []story{
 			aBurstFromZero,
 			aParkedEndpoint,
+			{"no idle worker for a moment before an outage and for a moment after it", func(w *world) {
+				w.piles(img, 0, 1)
+				w.queue(1)
+				w.quiet(step)
+				w.blinds()
+				w.quiet(time.Hour)
+				w.queue(1)
+				w.quiet(step)
+				w.changing(img, busy, works)
+				w.quiet(time.Hour)
+			}},
 			{"jobs that wait beside an idle worker", func(w *world) {
 				s := busy
 				s.InQueue = 2
@@ -320,12 +331,12 @@ var symptomProofs = []proof{
 	},
 	{
 		rule: "UnhealthyWorkers",
-		fires: story{"when 8 of 10 minutes had one", func(w *world) {
+		fires: story{"when 8 of 10 minutes had one for 4 minutes", func(w *world) {
 			s := busy
 			s.Unhealthy = 1
 			w.breaks(s)
-			a := w.firesAfter(7 * time.Minute)
-			if want := "vision-img has had unhealthy workers in 8 of the last 10 minutes"; summary(a) != want {
+			a := w.firesAfter(11 * time.Minute)
+			if want := "vision-img has had unhealthy workers in 10 of the last 10 minutes"; summary(a) != want {
 				w.t.Errorf("the summary is %q, want %q", summary(a), want)
 			}
 		}},
@@ -333,7 +344,7 @@ var symptomProofs = []proof{
 			s := busy
 			s.Unhealthy = 1
 			w.breaks(s)
-			w.firesAfter(7 * time.Minute)
+			w.firesAfter(11 * time.Minute)
 			w.changing(img, s, func(s *ruletest.Sample) { s.Completed++; s.Unhealthy = s.Completed % 3 % 2 })
 			w.stays(3 * time.Hour)
 			w.changing(img, busy, works)
@@ -347,7 +358,7 @@ var symptomProofs = []proof{
 			s := busy
 			s.Unhealthy = 1
 			w.breaks(s)
-			w.firesAfter(7 * time.Minute)
+			w.firesAfter(11 * time.Minute)
 			w.changing(img, busy, works)
 			w.resolvesAfter(13 * time.Minute)
 		}},
