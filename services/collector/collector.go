@@ -180,6 +180,9 @@ func watch(
 	}, tracker)
 	service := ingest.NewService(ingest.Options{
 		Account: account, Jobs: jobs, Directory: directory, Token: secrets.token,
+		Settle: func(ctx context.Context, endpoint string) {
+			box.Settle(ctx, &eventv1.Target{Account: account, Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: endpoint})
+		},
 		Registerer: opts.Registerer, Log: log,
 	})
 	open := proc.NewMux()

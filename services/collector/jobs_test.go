@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/servertest"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
@@ -199,6 +200,27 @@ func TestWebhookAndPollOfOneJobAreOneEvent(t *testing.T) {
 	}
 }
 
+func TestAWebhookIsAnsweredWhenItIsStored(t *testing.T) {
+	f, n := newFakeRunPod(t), servertest.NATS(t)
+	c := start(t, options(f, n))
+	url, conn := webhook(t, c), n.Conn(t)
+	target := &eventv1.Target{Account: "default", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: "ep1"}
+	for i := range 20 {
+		id := fmt.Sprint("unregistered", i)
+		if code, answer := post(t, url, "application/json", fmt.Sprintf(`{"id":%q,"status":"COMPLETED"}`, id)); code != http.StatusOK {
+			t.Fatalf("webhook answered %d %s", code, answer)
+		}
+		last, ok, err := conn.Last(t.Context(), bus.EventsStream, event.StoredSubject(event.KindJobTransitioned, event.Token(target)))
+		if err != nil || !ok {
+			t.Fatalf("the log has no transition when the webhook is answered: %v", err)
+		}
+		e, err := event.Unmarshal(last.Data)
+		if err != nil || e.GetJobTransitioned().GetJobId() != id {
+			t.Fatalf("the log has %v when the webhook of %s is answered, %v", e, id, err)
+		}
+	}
+}
+
 func TestAWebhookThatSaysNothingIsAnsweredAllTheSame(t *testing.T) {
 	f, n := newFakeRunPod(t), servertest.NATS(t)
 	log := follow(t, n.Conn(t))
@@ -334,8 +356,14 @@ func TestNATSAwayIsOutlived(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+	hooked := webhook(t, c)
+	began := time.Now()
+	if code, answer := post(t, hooked, "application/json", `{"id":"job2","status":"COMPLETED"}`); code != http.StatusOK || time.Since(began) > 2*time.Second {
+		t.Errorf("a webhook was answered %d %s after %v", code, answer, time.Since(began))
+	}
 	before := log.len()
 	n.Start(t)
+	log.wait(t, "the end that a webhook told meanwhile", before, enters("job2", completed))
 	end := log.wait(t, "the end that came meanwhile", before, enters("job1", completed))
 	if end.GetHeld().AsDuration() < 100*time.Millisecond {
 		t.Errorf("the end was held %v, want the outage", end.GetHeld().AsDuration())

@@ -24,6 +24,10 @@ const (
 	// maxReading bounds the webhooks that are read at once. Each keeps at most
 	// 1 MiB, whatever its length.
 	maxReading = 32
+	// settleTime is how long the answer to a webhook waits for the event log,
+	// which takes some milliseconds. RunPod is not kept waiting for one that is
+	// away: it would give a webhook up after three answers that are no 200.
+	settleTime = 500 * time.Millisecond
 )
 
 // The bounds of a connection. A webhook of 20 MB in 30 s needs 6 Mbit/s.
@@ -65,14 +69,21 @@ func (s *Service) listEndpoints(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // postWebhook answers a valid token with 200 whatever its body holds: sending it
-// again would change nothing, and what is missed the next poll brings.
+// again would change nothing. What it says is stored first, since no poll brings
+// back the end of a job that nobody registered.
 func (s *Service) postWebhook(w http.ResponseWriter, r *http.Request) error {
 	endpoint, ok := s.opts.Directory.Lookup(r.PathValue("token"))
 	if !ok {
 		s.webhooks.WithLabelValues("unknown_token").Inc()
 		return fault.New(fault.NotFound, "no endpoint has this webhook")
 	}
-	s.webhooks.WithLabelValues(s.takeWebhook(r, endpoint)).Inc()
+	result := s.takeWebhook(r, endpoint)
+	s.webhooks.WithLabelValues(result).Inc()
+	if result == "ok" {
+		patient, cancel := context.WithTimeout(r.Context(), settleTime)
+		defer cancel()
+		s.opts.Settle(patient, endpoint)
+	}
 	return answer(w, map[string]bool{"ok": true})
 }
 

@@ -1,7 +1,8 @@
 // Package ingest takes what RunPod does not list: the ids of jobs, from those who
 // submit them, and the ends of jobs, from RunPod's completion webhooks. Of a
 // webhook it keeps neither input nor output, however large; a valid one is
-// always answered with 200, because RunPod tries only twice more.
+// always answered with 200, because RunPod tries only twice more, and, unless the
+// event log is away, only when what it says is stored.
 package ingest
 
 import (
@@ -37,6 +38,9 @@ type Options struct {
 	Account string
 	// Jobs follows what is registered.
 	Jobs Jobs
+	// Settle waits until what was told of an endpoint's jobs is stored, or until
+	// ctx ends.
+	Settle func(ctx context.Context, endpoint string)
 	// Directory knows the endpoints.
 	Directory *Directory
 	// Token is what callers must send, except RunPod, whose path is its token.

@@ -87,6 +87,7 @@ type letter struct {
 	event *eventv1.Event
 	key   string // of a sample; empty for a fact
 	read  time.Time
+	gone  chan struct{} // closed when it left the lane; nil while nobody waits for that
 }
 
 // New returns an empty box. Nothing is stored until [Box.Run].
@@ -185,6 +186,21 @@ func (b *Box) Len() int {
 	return b.facts + b.samples
 }
 
+// Settle waits until the facts about a target that were added before are stored,
+// or can never be. It reports false when ctx ends first.
+func (b *Box) Settle(ctx context.Context, target *eventv1.Target) bool {
+	gone := b.lanes[event.Partition(event.Token(target))%lanes].lastFact()
+	if gone == nil {
+		return true
+	}
+	select {
+	case <-gone:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Run stores what is added until ctx ends, and for a moment after that what
 // still waits. What is left then is told by the polls of the next start.
 func (b *Box) Run(ctx context.Context) {
@@ -226,6 +242,24 @@ func (l *lane) empty() bool {
 	return l.waiting.Len() == 0
 }
 
+// lastFact returns what is closed when the fact that was added last leaves the
+// lane, nil when none waits.
+func (l *lane) lastFact() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for e := l.waiting.Back(); e != nil; e = e.Prev() {
+		last := e.Value.(*letter)
+		if last.key != "" {
+			continue
+		}
+		if last.gone == nil {
+			last.gone = make(chan struct{})
+		}
+		return last.gone
+	}
+	return nil
+}
+
 // head returns the letter to store next, and its place.
 func (l *lane) head() (*list.Element, *letter) {
 	l.mu.Lock()
@@ -261,6 +295,9 @@ func (b *Box) carry(ctx context.Context, l *lane) bool {
 		return true
 	}
 	l.waiting.Remove(place)
+	if next.gone != nil {
+		close(next.gone)
+	}
 	if next.key != "" {
 		delete(l.samples, next.key)
 	}

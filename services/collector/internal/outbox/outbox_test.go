@@ -232,3 +232,38 @@ func TestAStopDoesNotWaitForALogThatIsAway(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoSettlesWaitsForTheFactsOfATargetUntilTheyAreStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := run(t)
+		if !b.Settle(t.Context(), target("ep")) {
+			t.Error("nothing waits, and that took too long")
+		}
+		b.set(errAway)
+		b.Add(fact("ep", "j1"), time.Now())
+		b.Add(fact("ep", "j2"), time.Now())
+		b.Add(sample("ep", 1), time.Now())
+		short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if b.Settle(short, target("ep")) {
+			t.Error("settled while the log is away")
+		}
+		settled := make(chan bool)
+		for range 2 {
+			go func() { settled <- b.Settle(t.Context(), target("ep")) }()
+		}
+		b.set(nil)
+		if !<-settled || !<-settled {
+			t.Error("not settled although the log is back")
+		}
+		stored := 0
+		for _, e := range b.all() {
+			if e.GetJobTransitioned() != nil {
+				stored++
+			}
+		}
+		if stored != 2 {
+			t.Errorf("%d facts are stored, want 2", stored)
+		}
+	})
+}
