@@ -110,6 +110,18 @@ func (w *watch) pass(d time.Duration) {
 	}
 }
 
+// sleep stops everything for d: RunPod goes on, nothing is published, and then a
+// collector starts and finds what it finds.
+func (w *watch) sleep(d time.Duration) {
+	w.t.Helper()
+	w.sim.Advance(d)
+	w.elapse += d
+	for _, h := range w.harnesses {
+		leap(h, d)
+		h.Send(collectorStarted())
+	}
+}
+
 // send tells all harnesses of a fact.
 func (w *watch) send(target *eventv1.Target, fill func(*eventv1.Event)) {
 	w.t.Helper()
