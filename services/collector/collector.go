@@ -51,6 +51,7 @@ func Run(ctx context.Context, opts Options) error {
 		return proc.Usage(err)
 	}
 	defer client.CloseIdle()
+	opts.Registerer.MustRegister(quota{windows: client.Quota})
 	ports, err := listen(opts.Collector)
 	if err != nil {
 		return err
@@ -179,7 +180,7 @@ func watch(
 		Jitter: rand.Float64, Polls: polls, Metrics: job.NewMetrics(opts.Registerer), Log: log,
 	}, tracker)
 	service := ingest.NewService(ingest.Options{
-		Account: account, Jobs: jobs, Directory: directory, Token: secrets.token,
+		Account: account, Jobs: jobs, Directory: directory, Token: secrets.token, APIKey: secrets.key,
 		Settle: func(ctx context.Context, endpoint string) {
 			box.Settle(ctx, &eventv1.Target{Account: account, Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: endpoint})
 		},

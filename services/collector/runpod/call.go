@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 )
@@ -69,7 +68,7 @@ func (c *Client) get(ctx context.Context, k call) ([]byte, error) {
 	case err != nil:
 		return nil, c.failed(ctx, k.op, err)
 	}
-	return body, nil
+	return hide(body, c.key), nil
 }
 
 var errTooLarge = errors.New("answer is too large")
@@ -127,7 +126,7 @@ func (c *Client) failed(ctx context.Context, op string, err error) *Error {
 // scrub keeps an error as a cause only when its text is free of the key, which a
 // broken server may send back.
 func (c *Client) scrub(err error) error {
-	if strings.Contains(err.Error(), c.key) {
+	if tells([]byte(err.Error()), c.key) {
 		return errors.New(c.clean(err.Error()))
 	}
 	return err
@@ -184,4 +183,10 @@ func (g *gate) observe(resp *http.Response) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.budget.Observe(g.now(), resp.StatusCode, resp.Header)
+}
+
+func (g *gate) windows() []Window {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.budget.Windows()
 }

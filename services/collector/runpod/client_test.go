@@ -367,3 +367,38 @@ func TestCallsInFlightAreBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestAKeyOfAnyShapeIsHiddenAndAShortOneManglesNothing(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ key, want string }{
+		"a key without RunPod's prefix": {"OLDKEYWITHOUTPREFIX", "no voice for [redacted] in a job"},
+		"a word":                        {"job", "no voice for OLDKEYWITHOUTPREFIX in a job"},
+	} {
+		body := `{"id":"j","status":"FAILED","error":"no voice for OLDKEYWITHOUTPREFIX in a job"}`
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/health") {
+				w.WriteHeader(http.StatusInternalServerError)
+				_, _ = io.WriteString(w, "no voice for OLDKEYWITHOUTPREFIX in a job")
+				return
+			}
+			_, _ = io.WriteString(w, body)
+		}))
+		t.Cleanup(srv.Close)
+		c, err := runpod.New(runpod.Options{APIKey: key(test.key), ServerlessURL: srv.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		polled, err := c.JobStatus(t.Context(), "ep", "j")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hooked, err := runpod.ReadJob(strings.NewReader(body), 1<<20, key(test.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, refused := c.Health(t.Context(), runpod.Endpoint{ID: "ep"})
+		if polled.Failure.Message != test.want || hooked.Failure.Message != test.want || !strings.HasSuffix(refused.Error(), test.want) {
+			t.Errorf("%s: %q, %q and %q; want %q", name, polled.Failure.Message, hooked.Failure.Message, refused, test.want)
+		}
+	}
+}

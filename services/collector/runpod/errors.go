@@ -131,10 +131,7 @@ func (c *Client) detailOf(body []byte) string {
 
 // clean makes text fit for a detail: without secrets, in one line, bounded.
 func (c *Client) clean(text string) string {
-	if c.key != "" {
-		text = strings.ReplaceAll(text, c.key, redacted)
-	}
-	return cleanText(text, maxDetailBytes)
+	return cleanText(string(hide([]byte(text), c.key)), maxDetailBytes)
 }
 
 func (c *Client) malformed(op string, err error) *Error {

@@ -1,6 +1,7 @@
 package runpod
 
 import (
+	"bytes"
 	"regexp"
 	"strings"
 	"unicode"
@@ -26,6 +27,25 @@ var secretPatterns = []struct {
 	{regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://)[^\s/@"']*@`), "${1}" + redacted + "@"},
 	{regexp.MustCompile(`(?i)\b(api[_-]?key|access[_-]?key|secret[_-]?key|secret|password|passwd|authorization|token)(["']?\s*[:=]\s*["']?)([^\s"',;&}\[]+)`), "${1}${2}" + redacted},
 	{regexp.MustCompile(`[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+\.[A-Za-z0-9.-]*[A-Za-z]`), "[e-mail]"},
+}
+
+// minKeyBytes is the length from which a key is searched for as it is. A key of
+// RunPod has more than 40 bytes; a shorter one than this is a part of ordinary
+// words, and only what surrounds it can tell.
+const minKeyBytes = 8
+
+// tells reports whether text holds the key itself, which need not have a shape
+// that a pattern knows.
+func tells(text []byte, key string) bool {
+	return len(key) >= minKeyBytes && bytes.Contains(text, []byte(key))
+}
+
+// hide returns text with the key redacted.
+func hide(text []byte, key string) []byte {
+	if !tells(text, key) {
+		return text
+	}
+	return bytes.ReplaceAll(text, []byte(key), []byte(redacted))
 }
 
 // cleanText makes text fit to be shown and stored: secrets redacted, then white

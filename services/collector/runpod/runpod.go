@@ -169,6 +169,10 @@ func New(opts Options) (*Client, error) {
 	}, nil
 }
 
+// Quota returns the quota windows of the REST API as the answers so far describe
+// them, less the calls made since.
+func (c *Client) Quota() []Window { return c.gate.windows() }
+
 // CloseIdle closes the connections that no call uses.
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 

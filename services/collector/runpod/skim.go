@@ -11,8 +11,8 @@ import (
 // Input and output are passed over while r is read, so they cost no memory. It
 // reads at most maxBytes and keeps at most 1 MiB of them; longer input, like
 // input that is not a job, is an error of kind [TooLarge] or [Malformed]. The id
-// is empty when r has none.
-func ReadJob(r io.Reader, maxBytes int64) (Job, error) {
+// is empty when r has none. Wherever key stands it is redacted.
+func ReadJob(r io.Reader, maxBytes int64, key Secret) (Job, error) {
 	const op = "decode job"
 	body, err := readBody(r, call{limit: maxBytes, skim: true}, defaultMaxItemBytes)
 	if err != nil {
@@ -22,7 +22,7 @@ func ReadJob(r io.Reader, maxBytes int64) (Job, error) {
 		}
 		return Job{}, &Error{Op: op, Kind: kind, Detail: cleanText(err.Error(), maxDetailBytes), Err: err}
 	}
-	j, err := decodeJob(body)
+	j, err := decodeJob(hide(body, key.Reveal()))
 	if err != nil {
 		return Job{}, &Error{Op: op, Kind: Malformed, Detail: cleanText(err.Error(), maxDetailBytes)}
 	}

@@ -95,7 +95,7 @@ func (s *Service) takeWebhook(r *http.Request, endpoint string) string {
 	case <-r.Context().Done():
 		return "broken"
 	}
-	j, err := runpod.ReadJob(r.Body, maxWebhook)
+	j, err := runpod.ReadJob(r.Body, maxWebhook, s.opts.APIKey)
 	switch runpod.KindOf(err) {
 	case "":
 	case runpod.TooLarge:

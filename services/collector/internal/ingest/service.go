@@ -45,6 +45,8 @@ type Options struct {
 	Directory *Directory
 	// Token is what callers must send, except RunPod, whose path is its token.
 	Token secret.String
+	// APIKey is RunPod's, which must not pass even where a job's error tells it.
+	APIKey secret.String
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
 	// Log receives what went wrong on our side.
