@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -39,7 +41,7 @@ func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
 		answer, err := client.ListAlerts(call, &queryv1.ListAlertsRequest{Matchers: c.Matchers, PageSize: 1000, PageToken: page})
 		cancel()
 		if err != nil {
-			return fmt.Errorf("ask the alerter at %s: %w", c.Address, err)
+			return fmt.Errorf("ask the alerter at %s: %s", c.Address, status.Convert(err).Message())
 		}
 		alerts = append(alerts, answer.GetAlerts()...)
 		if page = answer.GetNextPageToken(); page == "" {

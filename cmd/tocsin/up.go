@@ -62,7 +62,7 @@ func (c *config) options() (stack.Options, error) {
 	o.Collector.RunPod, o.Collector.Collector = c.runpod, c.collector
 	err := errors.Join(c.alerter.Apply(&o.Alerter), c.notifier.Apply(&o.Notifier))
 	o.Alerter.Targets = c.targets
-	return o, proc.Usage(err)
+	return o, err
 }
 
 // Run watches the account until ctx ends.
@@ -71,14 +71,13 @@ func (c *upCommand) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return err
 	}
-	if _, err := cfg.runpod.Key(os.Getenv); errors.Is(err, collector.ErrNoKey) {
-		return proc.Usage(fmt.Errorf("%w (make demo needs none)", err))
-	} else if err != nil {
-		return proc.Usage(err)
+	_, keyErr := cfg.runpod.Key(os.Getenv)
+	if errors.Is(keyErr, collector.ErrNoKey) {
+		keyErr = fmt.Errorf("%w (make demo needs none)", keyErr)
 	}
 	o, err := cfg.options()
-	if err != nil {
-		return err
+	if err := errors.Join(keyErr, err); err != nil {
+		return proc.Usage(err)
 	}
 	if o.Dir = c.Data; o.Dir == "" {
 		if o.Dir, err = stateDir("up"); err != nil {
@@ -92,6 +91,9 @@ func (c *upCommand) Run(ctx context.Context, t terminal) error {
 	o.Ready = func(a stack.Addresses) {
 		fmt.Fprintf(t.out, "Tocsin watches account %q. Its data is in %s.\n", cfg.runpod.Account, o.Dir)
 		printAddresses(t, a)
+		if cfg.notifier.ConfigFile == "" {
+			fmt.Fprintln(t.out, "No receiver is configured: alerts are printed here and nobody else is told. Name one in notifier.config_file.")
+		}
 	}
 	return stack.Run(ctx, o)
 }
