@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { os.Exit(process.Main(m)) }
 // The secrets of these tests. None may be found in anything that Tocsin prints,
 // serves, sends or stores.
 const (
-	apiKey       = "rpa_F0REIGNKEYCANARY0123456789ABCDEFGHIJ"
+	apiKey       = "F0REIGNKEYCANARY0123456789ABCDEFGHIJKLMN" // as RunPod made them before the prefix
 	ingestToken  = "ingest-token-canary-4f1d"
 	queryToken   = "query-token-canary-9a77"
 	hookSecret   = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAxMjM0NTY3" // of the receiver

@@ -62,6 +62,13 @@ func TestAnInventoryAsTheOpenAPIFileAllowsIt(t *testing.T) {
 	endpoints, pods := make(200, 200)
 	w.rest.set(endpoints, pods)
 	w.awaitFleet(t, s, query, endpoints, pods)
+	quota := scrapeOf(t, s.metrics, ingestToken)
+	if left, _ := quota.value("tocsin_collector_quota_left_calls", "window", "minute"); left < 59000 || left > 59321 {
+		t.Errorf("%v calls of the minute are left, want nearly 59321", left)
+	}
+	if limit, _ := quota.value("tocsin_collector_quota_limit_calls", "window", "hour"); limit != 3000000 {
+		t.Errorf("an hour allows %v calls, want 3000000", limit)
+	}
 	for _, base := range []string{s.metrics, s.alerterHTTP, s.notifierHTTP} {
 		token := queryToken
 		if base == s.metrics {
@@ -297,4 +304,3 @@ func number(v any) (float64, bool) {
 	}
 	return 0, false
 }
-
