@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/status"
 
+	"github.com/tocsin-dev/tocsin/internal/fault"
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -41,7 +43,7 @@ func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
 		answer, err := client.ListAlerts(call, &queryv1.ListAlertsRequest{Matchers: c.Matchers, PageSize: 1000, PageToken: page})
 		cancel()
 		if err != nil {
-			return fmt.Errorf("ask the alerter at %s: %s", c.Address, status.Convert(err).Message())
+			return c.refused(err)
 		}
 		alerts = append(alerts, answer.GetAlerts()...)
 		if page = answer.GetNextPageToken(); page == "" {
@@ -69,6 +71,20 @@ func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
 			a.GetLabels()["severity"], a.GetRule(), a.GetTarget().GetId(), printable(a.GetAnnotations()["summary"]))
 	}
 	return w.Flush()
+}
+
+// refused says for people why the alerter did not answer.
+func (c *alertsCommand) refused(err error) error {
+	if errors.Is(err, fault.Unavailable) {
+		return fmt.Errorf("no alerter answers at %s: is Tocsin running, and is this its query API (gRPC)?", c.Address)
+	}
+	if s, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err); ok {
+		return fmt.Errorf("the alerter at %s: %s", c.Address, s.GRPCStatus().Message())
+	}
+	return fmt.Errorf("ask the alerter at %s: %w", c.Address, err)
 }
 
 // printable keeps a text that came from outside from moving the cursor.

@@ -161,6 +161,10 @@ func TestAlerts(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "bad{") {
 		t.Errorf("a bad matcher: %v, want an error that names it", err)
 	}
+	err = run(t.Context(), []string{"alerts", "--address", "127.0.0.1:1"}, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "no alerter answers at 127.0.0.1:1") {
+		t.Errorf("nobody there: %v, want an error that says so", err)
+	}
 }
 
 func TestNoAlertsIsSaidInWords(t *testing.T) {
