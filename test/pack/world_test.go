@@ -117,7 +117,7 @@ func (w *world) pass(d time.Duration) {
 			}
 		}
 		w.Advance(next.Sub(w.Now()))
-		if next == end {
+		if next.Equal(end) {
 			return
 		}
 		for _, l := range w.lives {
