@@ -19,9 +19,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
-
-	// The details of refusals, which grpcurl knows too.
-	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // remote calls a gRPC server as grpcurl does: all that it knows of the API it

@@ -12,7 +12,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
+
+// client gives up before a test does.
+var client = &http.Client{Timeout: process.Patience}
 
 // scrape is what a /metrics page says.
 type scrape struct {
@@ -40,7 +45,7 @@ func send(t *testing.T, method, url, body string, headers map[string]string) (st
 			req.Header.Set(name, value)
 		}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

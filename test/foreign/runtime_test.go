@@ -3,6 +3,7 @@ package foreign
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -135,9 +136,7 @@ func course(bodies ...string) http.HandlerFunc {
 // jobBody returns a job's status as RunPod sends it; rest are further members.
 func jobBody(id, status string, rest map[string]any) string {
 	body := map[string]any{"id": id, "status": status}
-	for name, value := range rest {
-		body[name] = value
-	}
+	maps.Copy(body, rest)
 	text, err := json.Marshal(body)
 	if err != nil {
 		panic(err)

@@ -35,7 +35,7 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // the system clears what is left
 	binary = filepath.Join(dir, "tocsin")
 	build := exec.Command("go", "build", "-o", binary, "github.com/tocsin-dev/tocsin/cmd/tocsin")
 	if out, err := build.CombinedOutput(); err != nil {
