@@ -117,8 +117,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	if err != nil {
 		return err
 	}
-	library := ruleset.NewLibrary(nats.rules, nats.meta)
-	library.Add(program)
+	library := ruleset.NewLibrary(nats.rules, nats.meta, program)
 	activation := &ruleset.Activation{
 		Library: library, Set: program.Set(), Log: eventLog.Changed, Publish: conn.PublishAtomic, Logger: log,
 	}

@@ -2,6 +2,7 @@ package alerter_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -160,6 +161,44 @@ func testColdRebuild(t *testing.T, lose func(w *world)) {
 	third := w.start().await(64)
 	if n := third.metric("tocsin_alerter_loads_total", "snapshot"); n != 64 {
 		t.Errorf("%v partitions were loaded from snapshots after the rebuild, want 64", n)
+	}
+}
+
+// TestRuleSetsThatWereLostOrphanNoAlert loses the bucket of rule sets while an
+// alert fires and nobody runs, and edits a threshold: what is stored cannot be
+// gone on with, and the alert must still be the one that was told.
+func TestRuleSetsThatWereLostOrphanNoAlert(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"with Redis and snapshots as they were": func(*world) {},
+		"with nothing else stored, and the log cut short": func(w *world) {
+			w.redis.FlushAll(w.t)
+			w.dropSnapshots()
+			seq := w.queue("one", 20)
+			if err := w.conn.PurgeBefore(w.t.Context(), bus.EventsStream, seq); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.start().await(64).inForce()
+			w.queue("one", 20)
+			before := w.notifier.await("one", "f")[0]
+			first.stop()
+			w.jetstream("STREAM.PURGE.KV_"+bus.RulesBucket, "")
+			lose(w)
+			w.rules = strings.Replace(testRules, "> 10", "> 15", 1)
+			r := w.start().await(64)
+			if n := r.metric("tocsin_alerter_loads_total", "rebuild"); n < 64 {
+				t.Errorf("%v partitions were rebuilt, want 64", n)
+			}
+			w.queue("one", 0)
+			after := w.notifier.await("one", "fr")[1]
+			if after.GetAlert().GetId() != before.GetAlert().GetId() || after.GetAlert().GetResolveReason() == "state rebuilt" {
+				t.Errorf("alert %s became %s, resolved because of %q", before.GetAlert().GetId(),
+					after.GetAlert().GetId(), after.GetAlert().GetResolveReason())
+			}
+		})
 	}
 }
 

@@ -19,6 +19,14 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
+// activation is a message that brings a rule set into force.
+func activation(hash string) *eventv1.Event {
+	return &eventv1.Event{
+		Source: eventv1.Source_SOURCE_TOCSIN,
+		Fact:   &eventv1.Event_RuleSetActivated{RuleSetActivated: &eventv1.RuleSetActivated{Hash: hash}},
+	}
+}
+
 // partition is the state of the partition of an endpoint on which jobs wait,
 // under a rule that fires after ten minutes of that.
 func partition(t *testing.T, speed float64, jobs int64) *engine.Partition {

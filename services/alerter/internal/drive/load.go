@@ -12,7 +12,6 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/event"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
-	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
@@ -63,15 +62,10 @@ func (d *Driver) load(ctx context.Context, partition int) (*loaded, error) {
 	if l, err := d.fromSnapshots(ctx, partition, saved, sequences); l != nil || err != nil {
 		return l, err
 	}
-	whole, err := d.fits(ctx, &statev1.Position{LogId: d.EventLog.ID()})
-	if err != nil {
-		return nil, err
-	}
-	if whole && d.EventLog.Original() {
-		// Nothing of the log is missing, and there was none before it: a replay
-		// from the start gives what was there, ids and all.
-		part := engine.NewPartition(partition, d.EventLog.ID(), d.Speed)
-		return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, nil), fromNothing)
+	if saved.Head == nil && len(sequences) == 0 && d.EventLog.Original() {
+		if l, err := d.fromStart(ctx, partition, saved); l != nil || err != nil {
+			return l, err
+		}
 	}
 	return d.rebuild(ctx, partition, saved, sequences)
 }
@@ -185,6 +179,18 @@ func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.
 	return nil, nil //nolint:nilnil // there is none that fits
 }
 
+// fromStart returns an empty state if nothing of the log is missing: as there
+// was none before it, and nothing that was stored had to be refused, a replay
+// from the start gives what was there, ids and all.
+func (d *Driver) fromStart(ctx context.Context, partition int, saved *state.Saved) (*loaded, error) {
+	logID := d.EventLog.ID()
+	if whole, err := d.fits(ctx, &statev1.Position{LogId: logID}); !whole {
+		return nil, err
+	}
+	part := engine.NewPartition(partition, logID, d.Speed)
+	return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, nil), fromNothing)
+}
+
 func (d *Driver) unreadable(ctx context.Context, partition int, source string, err error) {
 	d.metrics.unreadable.WithLabelValues(source).Inc()
 	d.Log.LogAttrs(ctx, slog.LevelError, "stored state is not readable; trying the next",
@@ -269,14 +275,6 @@ func (d *Driver) step(ctx context.Context, part *engine.Partition, m engine.Mess
 		if err := pause(ctx, wait); err != nil {
 			return engine.StepResult{}, err
 		}
-	}
-}
-
-// activation is a message that brings a rule set into force.
-func activation(hash string) *eventv1.Event {
-	return &eventv1.Event{
-		Source: eventv1.Source_SOURCE_TOCSIN,
-		Fact:   &eventv1.Event_RuleSetActivated{RuleSetActivated: &eventv1.RuleSetActivated{Hash: hash}},
 	}
 }
 

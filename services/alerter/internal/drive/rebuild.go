@@ -14,6 +14,7 @@ import (
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/outbox"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
 )
 
@@ -71,10 +72,13 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 
 // replay folds all that the log still has of a partition, with nothing sent. It
 // begins with the rules that were last in force, since their activation may be
-// gone, and ends with a tick of its own: the differences found afterwards are
+// gone: judged by no rules, every alert would be over. It ends with a tick of its own: the differences found afterwards are
 // caused by that tick, which nobody was told anything of before.
 func (d *Driver) replay(ctx context.Context, partition int) (*engine.Partition, error) {
-	hash, err := d.Rules.Last(ctx)
+	program, err := d.Rules.Seed(ctx)
+	if errors.Is(err, ruleset.ErrUnreadable) {
+		return nil, fmt.Errorf("%w: %w", errNewer, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +87,8 @@ func (d *Driver) replay(ctx context.Context, partition int) (*engine.Partition, 
 		return nil, fmt.Errorf("publish a tick: %w", err)
 	}
 	part := engine.NewPartition(partition, d.EventLog.ID(), d.Speed)
+	part.Begin(program)
 	err = d.ReadPartition(ctx, partition, func(m bus.Delivery) error {
-		if part.AppliedSeq() == 0 && m.Seq > 1 && hash != "" {
-			seed := engine.Message{Seq: m.Seq - 1, Time: m.Time, Event: activation(hash)}
-			if _, err := d.step(ctx, part, seed); err != nil {
-				return err
-			}
-		}
 		if _, err := d.step(ctx, part, message(m)); err != nil {
 			return err
 		}

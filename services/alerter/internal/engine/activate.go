@@ -17,6 +17,13 @@ func (p *Partition) sortedTargets() []*target {
 	return all
 }
 
+// Begin brings a rule set into force before the first message, for what is left
+// of a log may lack its activation. It must not be called later.
+func (p *Partition) Begin(program *Program) {
+	p.attach(program)
+	p.hash = program.Hash()
+}
+
 // activate brings a rule set into force. Rules that are in both sets keep their
 // alerts and windows; alerts of the others are over; every target is judged.
 func (p *Partition) activate(next *Program) {

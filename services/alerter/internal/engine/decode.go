@@ -24,6 +24,9 @@ func (e FormatError) Error() string {
 	return fmt.Sprintf("state of format %d; this version reads format %d", e.Format, stateFormat)
 }
 
+// Newer is true when a later version wrote the state.
+func (e FormatError) Newer() bool { return e.Format > stateFormat }
+
 // Restore reads what Snapshot wrote. Its error says that the bytes are
 // something else, or wraps an FormatError.
 func Restore(data []byte, speed float64) (*Partition, error) {

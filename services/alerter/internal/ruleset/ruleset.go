@@ -50,17 +50,22 @@ type Bucket interface {
 
 // Library holds rule sets. It is safe for concurrent use.
 type Library struct {
-	sets Bucket
-	meta Bucket
+	sets       Bucket
+	meta       Bucket
+	configured *engine.Program
 
 	mu       sync.Mutex
 	programs map[string]*engine.Program // guarded by mu
 }
 
 // NewLibrary returns a Library over the bucket of rule sets and the one that
-// says which is in force.
-func NewLibrary(sets, meta Bucket) *Library {
-	return &Library{sets: sets, meta: meta, programs: map[string]*engine.Program{}}
+// says which is in force. It knows the rule set that this replica is configured
+// with without asking.
+func NewLibrary(sets, meta Bucket, configured *engine.Program) *Library {
+	return &Library{
+		sets: sets, meta: meta, configured: configured,
+		programs: map[string]*engine.Program{configured.Hash(): configured},
+	}
 }
 
 // Program returns a compiled rule set that is loaded, or nil.
@@ -91,15 +96,28 @@ func (l *Library) Fetch(ctx context.Context, hash string) (*engine.Program, erro
 	if err != nil {
 		return nil, fmt.Errorf("compile rule set %s: %w: %w", hash, ErrUnreadable, err)
 	}
-	l.Add(program)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.programs[hash] = program
 	return program, nil
 }
 
-// Add makes a compiled rule set known to this process.
-func (l *Library) Add(p *engine.Program) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.programs[p.Hash()] = p
+// Seed returns the rule set to begin with where the log does not say: the one
+// that was last brought into force, or the configured one when nobody keeps
+// that any more, or when there was none.
+func (l *Library) Seed(ctx context.Context) (*engine.Program, error) {
+	hash, err := l.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if hash == "" {
+		return l.configured, nil
+	}
+	program, err := l.Fetch(ctx, hash)
+	if errors.Is(err, ErrMissing) {
+		return l.configured, nil
+	}
+	return program, err
 }
 
 // Last returns the hash of the rule set that was last brought into force, in
@@ -154,20 +172,20 @@ func (a *Activation) Run(ctx context.Context) error {
 	}
 }
 
-// Activate stores the set and publishes its activation to all partitions of
-// the log, unless that was the last thing done there. When its outcome is not
+// Activate stores the set, if it is not kept, and publishes its activation to
+// all partitions of the log, unless that was the last thing done there. When its outcome is not
 // known it may be done twice, which changes nothing.
 func (a *Activation) Activate(ctx context.Context, logID string) error {
 	hash := a.Set.Hash
+	if err := a.keep(ctx); err != nil {
+		return fmt.Errorf("store rule set %s: %w", hash, err)
+	}
 	value, _, _, err := a.Library.meta.Get(ctx, key)
 	if err != nil {
 		return fmt.Errorf("find the rule set in force: %w", err)
 	}
 	if string(value) == logID+" "+hash {
 		return nil
-	}
-	if _, err := a.Library.sets.Put(ctx, hash, a.Set.Encode()); err != nil {
-		return fmt.Errorf("store rule set %s: %w", hash, err)
 	}
 	data, err := event.Marshal(&eventv1.Event{
 		OccurredAt: timestamppb.Now(),
@@ -190,4 +208,15 @@ func (a *Activation) Activate(ctx context.Context, logID string) error {
 	a.Logger.LogAttrs(ctx, slog.LevelInfo, "rule set activated", slog.String("rule_set", hash),
 		slog.Int("rules", len(a.Set.Rules())), slog.String("before", string(value)))
 	return nil
+}
+
+// keep stores the set where the other replicas find it. It looks first, since
+// the bucket may have been lost after the set was brought into force.
+func (a *Activation) keep(ctx context.Context) error {
+	_, _, ok, err := a.Library.sets.Get(ctx, a.Set.Hash)
+	if err != nil || ok {
+		return err
+	}
+	_, err = a.Library.sets.Put(ctx, a.Set.Hash, a.Set.Encode())
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,11 +26,26 @@ groups:
 
 func parse(t *testing.T) *rulefile.Set {
 	t.Helper()
+	return parseText(t, text)
+}
+
+func parseText(t *testing.T, text string) *rulefile.Set {
+	t.Helper()
 	set, err := rulefile.Parse(map[string][]byte{"a.yaml": []byte(text)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return set
+}
+
+// configured is a rule set that nothing but a replica's configuration names.
+func configured(t *testing.T) *engine.Program {
+	t.Helper()
+	program, err := engine.Compile(parseText(t, strings.Replace(text, "> 1", "> 99", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
 }
 
 // bucket is a bucket in memory.
@@ -79,7 +95,7 @@ func TestFetch(t *testing.T) {
 				sets.values[set.Hash] = c.stored
 			}
 			sets.err = c.err
-			l := ruleset.NewLibrary(sets, meta)
+			l := ruleset.NewLibrary(sets, meta, configured(t))
 			program, err := l.Fetch(t.Context(), set.Hash)
 			if !errors.Is(err, c.want) {
 				t.Fatalf("Fetch: %v, want %v", err, c.want)
@@ -114,7 +130,7 @@ type stage struct {
 func newStage(t *testing.T, sets, meta *bucket) *stage {
 	s := &stage{log: "log-1", changed: make(chan struct{})}
 	s.Activation = ruleset.Activation{
-		Library: ruleset.NewLibrary(sets, meta), Set: parse(t),
+		Library: ruleset.NewLibrary(sets, meta, configured(t)), Set: parse(t),
 		Log: func() (string, <-chan struct{}) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -219,15 +235,66 @@ func TestRunFollowsTheLog(t *testing.T) {
 	})
 }
 
-func TestProgramsThatAreAddedAreKnown(t *testing.T) {
+func TestASetThatWasLostIsPutBack(t *testing.T) {
 	sets, meta := newBuckets()
-	l := ruleset.NewLibrary(sets, meta)
-	program, err := engine.Compile(parse(t))
-	if err != nil {
+	s := newStage(t, sets, meta)
+	if err := s.Activate(t.Context(), "log-1"); err != nil {
 		t.Fatal(err)
 	}
-	l.Add(program)
-	if l.Program(program.Hash()) != program {
+	clear(sets.values)
+	again := newStage(t, sets, meta)
+	if err := again.Activate(t.Context(), "log-1"); err != nil {
+		t.Fatal(err)
+	}
+	if again.count() != 0 {
+		t.Errorf("what is in force was activated once more, in %d batches", again.count())
+	}
+	if _, err := again.Library.Fetch(t.Context(), s.Set.Hash); err != nil {
+		t.Errorf("the set in force is not kept: %v", err)
+	}
+}
+
+func TestSeed(t *testing.T) {
+	set := parse(t)
+	own := configured(t).Hash()
+	away := errors.New("away")
+	for name, c := range map[string]struct {
+		last   string
+		stored []byte
+		err    error
+		want   string
+		fails  error
+	}{
+		"the set that was last in force":                {"log " + set.Hash, set.Encode(), nil, set.Hash, nil},
+		"the configured one when nobody keeps it":       {"log " + set.Hash, nil, nil, own, nil},
+		"the configured one when none was in force":     {"", nil, nil, own, nil},
+		"none when this release cannot read it":         {"log " + set.Hash, []byte("rubbish"), nil, "", ruleset.ErrUnreadable},
+		"none while the bucket of sets does not answer": {"log " + set.Hash, set.Encode(), away, "", away},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sets, meta := newBuckets()
+			if c.last != "" {
+				meta.values["rules"] = []byte(c.last)
+			}
+			if c.stored != nil {
+				sets.values[set.Hash] = c.stored
+			}
+			sets.err = c.err
+			program, err := ruleset.NewLibrary(sets, meta, configured(t)).Seed(t.Context())
+			if !errors.Is(err, c.fails) {
+				t.Fatalf("Seed: %v, want %v", err, c.fails)
+			}
+			if c.fails == nil && program.Hash() != c.want {
+				t.Errorf("rule set %s, want %s", program.Hash(), c.want)
+			}
+		})
+	}
+}
+
+func TestTheConfiguredSetIsKnown(t *testing.T) {
+	sets, meta := newBuckets()
+	program := configured(t)
+	if ruleset.NewLibrary(sets, meta, program).Program(program.Hash()) != program {
 		t.Error("it is not known")
 	}
 }
