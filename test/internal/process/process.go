@@ -37,12 +37,30 @@ func Main(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // the system clears what is left
 	binary = filepath.Join(dir, "tocsin")
-	build := exec.Command("go", "build", "-o", binary, "github.com/tocsin-dev/tocsin/cmd/tocsin")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build tocsin: %v\n%s", err, out)
+	if err := build(binary, "cmd/tocsin"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// Build builds the program in a folder of this repository, such as
+// "services/alerter/cmd/alerter", and returns its path.
+func Build(t *testing.T, folder string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), filepath.Base(folder))
+	if err := build(program, folder); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func build(program, folder string) error {
+	out, err := exec.Command("go", "build", "-o", program, "github.com/tocsin-dev/tocsin/"+folder).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build %s: %w\n%s", folder, err, out)
+	}
+	return nil
 }
 
 // Process is a running command whose output is read line by line.
@@ -61,11 +79,17 @@ type Process struct {
 // is shown when the test failed.
 func Start(t *testing.T, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: command(t.Context(), t, env, args), done: make(chan struct{}), grown: make(chan struct{})}
+	return StartProgram(t, binary, env, args...)
+}
+
+// StartProgram is [Start] for another program than tocsin.
+func StartProgram(t *testing.T, program string, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: command(t.Context(), t, program, env, args), done: make(chan struct{}), grown: make(chan struct{})}
 	read, write := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = write, write
 	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("start tocsin %s: %v", strings.Join(args, " "), err)
+		t.Fatalf("start %s %s: %v", filepath.Base(program), strings.Join(args, " "), err)
 	}
 	go p.read(read)
 	go func() {
@@ -77,7 +101,7 @@ func Start(t *testing.T, env []string, args ...string) *Process {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		if t.Failed() {
-			t.Logf("tocsin %s printed:\n%s", strings.Join(args, " "), p.Output())
+			t.Logf("%s %s printed:\n%s", filepath.Base(program), strings.Join(args, " "), p.Output())
 		}
 	})
 	return p
@@ -89,7 +113,7 @@ func Once(t *testing.T, env []string, args ...string) (code int, stdout, stderr 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
-	cmd := command(ctx, t, env, args)
+	cmd := command(ctx, t, binary, env, args)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
@@ -98,8 +122,8 @@ func Once(t *testing.T, env []string, args ...string) (code int, stdout, stderr 
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-func command(ctx context.Context, t *testing.T, env, args []string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, binary, args...)
+func command(ctx context.Context, t *testing.T, program string, env, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	return cmd
 }
