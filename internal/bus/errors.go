@@ -16,9 +16,11 @@ var (
 	ErrClosed = errors.New("bus closed")
 	// ErrStreamNotFound means that there is no such stream on the server.
 	ErrStreamNotFound = errors.New("stream not found")
-	// ErrStreamReplaced means that the stream was removed and created anew
-	// during a read: sequences before and after have nothing in common.
-	ErrStreamReplaced = errors.New("stream was replaced")
+	// ErrStreamReplaced means that, during a read, the stream was replaced or
+	// cut: it was removed and created anew, or lost its last messages, as a server
+	// restored from a backup does. Sequences before and after have nothing in
+	// common, and what was read may be gone.
+	ErrStreamReplaced = errors.New("stream was replaced or cut")
 	// ErrStreamFull means that the stream refuses new messages until old ones
 	// leave it. Nothing was stored.
 	ErrStreamFull = errors.New("stream is full")

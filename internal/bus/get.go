@@ -81,14 +81,15 @@ func (c *Conn) stored(ctx context.Context, stream string, r msgRequest) (m store
 	if err != nil {
 		return storedMsg{}, false, err
 	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message storedMsg           `json:"message"`
-	}
 	err = c.persist(ctx, func(ctx context.Context) error {
 		resp, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
 		if err != nil {
 			return err
+		}
+		// Of this attempt alone: a refusal must not outlive the answer that it is in.
+		var answer struct {
+			Error   *jetstream.APIError `json:"error"`
+			Message storedMsg           `json:"message"`
 		}
 		if err := json.Unmarshal(resp.Data, &answer); err != nil {
 			return fmt.Errorf("decode answer: %w", err)
@@ -96,6 +97,7 @@ func (c *Conn) stored(ctx context.Context, stream string, r msgRequest) (m store
 		if answer.Error != nil {
 			return answer.Error
 		}
+		m = answer.Message
 		return nil
 	})
 	switch {
@@ -104,7 +106,6 @@ func (c *Conn) stored(ctx context.Context, stream string, r msgRequest) (m store
 	case err != nil:
 		return storedMsg{}, false, err
 	}
-	m = answer.Message
 	if len(m.Header) > 0 {
 		if m.header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
 			return storedMsg{}, false, fmt.Errorf("decode headers of message %d: %w", m.Seq, err)

@@ -52,7 +52,10 @@ type ReadOptions struct {
 // restarts of the server: it sets itself up again after the last message
 // handled, so that none is delivered twice. It returns handle's first error as
 // it is, the cause of ctx's end, ErrClosed, ErrStreamNotFound when there is no
-// such stream, or ErrStreamReplaced when it is not the same stream as before.
+// such stream, or ErrStreamReplaced when it is not the same stream as before, or
+// lost the last message handled other than by removing its oldest ones: after
+// such a cut the same sequences are given to other messages. Only what this very
+// call handled can be recognized; nothing tells whether From is after a cut.
 //
 // Without a Filter, sequences are contiguous: a hole between two deliveries (or
 // between From and the first) means messages that were removed from the stream.
@@ -91,8 +94,16 @@ type reader struct {
 	opts    ReadOptions
 	handle  func(Delivery) error
 	next    uint64    // the first sequence not yet handled; 0 = not known
+	last    lastRead  // the last message handled
 	created time.Time // of the stream, when first seen
 	verdict error     // what handle returned
+}
+
+// lastRead is what a message is recognized by. A log that was cut and grew again
+// has other messages at the same sequences, and stored them at other instants.
+type lastRead struct {
+	seq  uint64 // 0 = nothing was handled
+	time time.Time
 }
 
 // run reads until something breaks. It leaves a verdict if that was handle.
@@ -102,6 +113,9 @@ func (r *reader) run(ctx context.Context) error {
 		return err
 	}
 	defer r.forget(consumer.CachedInfo().Name)
+	if err := r.recognize(ctx); err != nil {
+		return err
+	}
 	messages, err := consumer.Messages(
 		jetstream.PullHeartbeat(heartbeat),
 		jetstream.PullExpiry(pullExpiry),
@@ -156,6 +170,38 @@ func (r *reader) subscribe(ctx context.Context) (jetstream.Consumer, error) {
 	return consumer, nil
 }
 
+// recognize returns an error wrapping ErrStreamReplaced unless the stream still
+// is the one that the last message handled came from. It must run after the
+// consumer was created: a server that is restored later takes the consumer with
+// it, and the read comes here again. The leader is asked, since a follower may
+// lag behind what was read.
+func (r *reader) recognize(ctx context.Context) error {
+	if r.last.seq == 0 {
+		return nil
+	}
+	m, kept, err := r.conn.At(ctx, r.opts.Stream, r.last.seq)
+	switch {
+	case err != nil:
+		return err
+	case kept && m.Time.Equal(r.last.time):
+		return nil
+	case kept:
+		return fmt.Errorf("%w: message %d was stored at %v, and the one read before at %v",
+			ErrStreamReplaced, r.last.seq, m.Time, r.last.time)
+	}
+	// Asked in this order, a message that leaves the stream by its age in between
+	// is seen as removed.
+	info, err := r.conn.streamInfo(ctx, r.opts.Stream)
+	if err != nil {
+		return err
+	}
+	if state := stateOf(info); r.last.seq > state.LastSeq || r.last.seq >= state.FirstSeq {
+		return fmt.Errorf("%w: message %d, which was read, is gone, and the stream holds %d to %d",
+			ErrStreamReplaced, r.last.seq, state.FirstSeq, state.LastSeq)
+	}
+	return nil
+}
+
 // forget deletes the consumer, so that the server need not wait for consumerIdle.
 func (r *reader) forget(consumer string) {
 	if !r.conn.Connected() {
@@ -204,5 +250,6 @@ func (r *reader) drain(ctx context.Context, messages jetstream.MessagesContext) 
 			return r.verdict
 		}
 		r.next = meta.Sequence.Stream + 1
+		r.last = lastRead{seq: meta.Sequence.Stream, time: meta.Timestamp}
 	}
 }
