@@ -202,6 +202,36 @@ func TestRuleSetsThatWereLostOrphanNoAlert(t *testing.T) {
 	}
 }
 
+// TestALogThatOnlyLooksLikeTheFirstTellsOfWhatFires loses the event log and the
+// key of the logs, so that nothing but what was told says that there was one.
+func TestALogThatOnlyLooksLikeTheFirstTellsOfWhatFires(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"with Redis and snapshots as they were": func(*world) {},
+		"with nothing else stored": func(w *world) {
+			w.redis.FlushAll(w.t)
+			w.dropSnapshots()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.start().await(64).inForce()
+			w.queue("one", 20)
+			before := w.notifier.await("one", "f")[0]
+			first.stop()
+			w.jetstream("STREAM.DELETE."+bus.EventsStream, "")
+			w.jetstream("STREAM.DELETE.KV_"+bus.MetaBucket, "")
+			lose(w)
+			w.start()
+			over := w.notifier.await("one", "fr")[1]
+			if over.GetAlert().GetId() != before.GetAlert().GetId() || over.GetAlert().GetResolveReason() != "state rebuilt" {
+				t.Errorf("%s is over because of %q", over.GetAlert().GetId(), over.GetAlert().GetResolveReason())
+			}
+			w.queue("one", 20)
+			w.notifier.await("one", "frf")
+		})
+	}
+}
+
 func TestTwoReplicasShareAndTakeOver(t *testing.T) {
 	w := newWorld(t)
 	a := w.start().await(64).inForce()

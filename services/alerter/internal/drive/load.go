@@ -174,6 +174,7 @@ func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.
 			}
 		}
 		queue := outbox.NewQueue(snap.GetOutbox(), snap.GetAcknowledged())
+		queue.Acknowledge(d.watermark(ctx, partition))
 		return d.install(ctx, partition, saved, part, queue, fromSnapshot)
 	}
 	return nil, nil //nolint:nilnil // there is none that fits
@@ -187,8 +188,12 @@ func (d *Driver) fromStart(ctx context.Context, partition int, saved *state.Save
 	if whole, err := d.fits(ctx, &statev1.Position{LogId: logID}); !whole {
 		return nil, err
 	}
+	mark := d.watermark(ctx, partition)
+	if d.disputed(logID, mark) {
+		return nil, d.raise(ctx, logID, mark)
+	}
 	part := engine.NewPartition(partition, logID, d.Speed)
-	return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, nil), fromNothing)
+	return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, mark), fromNothing)
 }
 
 func (d *Driver) unreadable(ctx context.Context, partition int, source string, err error) {
@@ -201,7 +206,6 @@ func (d *Driver) unreadable(ctx context.Context, partition int, source string, e
 func (d *Driver) install(ctx context.Context, partition int, saved *state.Saved,
 	part *engine.Partition, queue *outbox.Queue, source string,
 ) (*loaded, error) {
-	d.askWatermark(ctx, partition, queue)
 	delta := part.Delta()
 	trim, acknowledged := queue.Stored()
 	queue.Trimmed(trim) // what is acknowledged is not stored to begin with
@@ -219,14 +223,34 @@ func (d *Driver) install(ctx context.Context, partition int, saved *state.Saved,
 	return &loaded{part: part, owner: owner, queue: queue, source: source}, nil
 }
 
-// askWatermark spares sending again what the notifier has, if it answers.
-func (d *Driver) askWatermark(ctx context.Context, partition int, queue *outbox.Queue) {
+// watermark returns the newest cause that the notifier has of a partition, so
+// that it need not be sent again. It is nil when the notifier does not answer.
+func (d *Driver) watermark(ctx context.Context, partition int) *alertv1.Cause {
 	ctx, cancel := context.WithTimeout(ctx, watermarkWait)
 	defer cancel()
 	answer, err := d.Notifier.Watermark(ctx, &notifyv1.WatermarkRequest{Partition: uint32(partition)})
-	if err == nil {
-		queue.Acknowledge(answer.GetWatermark())
+	if err != nil {
+		return nil
 	}
+	return answer.GetWatermark()
+}
+
+// disputed tells whether the newest cause that the notifier has shows that a
+// log is not what it is taken for: causes of a log that does not sort after
+// what is stored would be dropped, and where anything was told of another log,
+// this one is not the first, whatever the lost key of the logs said.
+func (d *Driver) disputed(logID string, stored *alertv1.Cause) bool {
+	told := stored.GetLogId()
+	return told > logID || told != "" && told != logID && d.EventLog.Original()
+}
+
+// raise begins a log in place of one that is disputed. It returns errLogChanged
+// when that is done: all partitions are loaded anew.
+func (d *Driver) raise(ctx context.Context, logID string, stored *alertv1.Cause) error {
+	if err := d.EventLog.Raise(ctx, logID, stored.GetLogId()); err != nil {
+		return err
+	}
+	return errLogChanged
 }
 
 func positionOf(part *engine.Partition) *statev1.Position {

@@ -39,15 +39,11 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 	if err != nil {
 		return nil, fmt.Errorf("ask what the notifier was told: %w", err)
 	}
-	if watermark.GetLogId() > part.LogID() {
-		// Causes of this log would be below what is stored, and be dropped.
-		if err := d.EventLog.Raise(ctx, part.LogID(), watermark.GetLogId()); err != nil {
-			return nil, err
-		}
-		return nil, errLogChanged
+	if d.disputed(part.LogID(), watermark) {
+		return nil, d.raise(ctx, part.LogID(), watermark)
 	}
 	difference := part.Reconcile(told, part.Stamp())
-	l, err := d.install(ctx, partition, saved, part, outbox.NewQueue(difference, nil), fromRebuild)
+	l, err := d.install(ctx, partition, saved, part, outbox.NewQueue(difference, watermark), fromRebuild)
 	if err != nil {
 		return nil, err
 	}

@@ -266,11 +266,8 @@ func (s *session) quiet() bool { return len(s.sub.C()) == 0 && s.d.Feed.Waiting(
 // and told.
 func (s *session) commit(ctx context.Context) error {
 	trim, acknowledged := s.queue.Stored()
-	if acknowledged.GetLogId() > s.logID {
-		if err := s.d.EventLog.Raise(ctx, s.logID, acknowledged.GetLogId()); err != nil {
-			return err
-		}
-		return errLogChanged
+	if s.d.disputed(s.logID, acknowledged) {
+		return s.d.raise(ctx, s.logID, acknowledged)
 	}
 	delta := s.part.Delta()
 	// A stop must not leave a commit's outcome in doubt if Redis answers.

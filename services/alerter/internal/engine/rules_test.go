@@ -49,6 +49,17 @@ groups:
 	s.want(s.queue(15*time.Second, "x", 9), "firing Faster")
 }
 
+func TestWhatIsLeftOfALogIsJudgedByTheRulesItBeganWith(t *testing.T) {
+	program := compile(t, "groups: [{name: g, rules: [{alert: A, on: endpoint, expr: jobs.in_queue > 5}]}]")
+	p := NewPartition(0, "log", 1)
+	p.Begin(program)
+	e := sampledQueue(endpoint("x"), epoch.UnixMilli(), 9)
+	r, err := p.Step(Message{Seq: 7, Time: epoch, Event: e}, known())
+	if err != nil || len(r.Transitions) != 1 || p.RuleSetHash() != program.Hash() {
+		t.Errorf("transitions %v, %v, by rule set %q; want one by %s", r.Transitions, err, p.RuleSetHash(), program.Hash())
+	}
+}
+
 func TestARuleSetJudgesSilenceThatWasThereBefore(t *testing.T) {
 	a := compile(t, queueRule)
 	b := compile(t, "groups: [{name: g, rules: [{alert: NoData, on: endpoint, expr: \"absent('5m')\"}]}]")

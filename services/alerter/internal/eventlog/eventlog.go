@@ -60,8 +60,8 @@ type record struct {
 	Generation int64 `json:"generation"`
 	// Created is the stream's creation, Unix nanoseconds.
 	Created int64 `json:"created_unix_ns"`
-	// Original is true for the first log that was ever seen here: nothing can
-	// have been told of an older one.
+	// Original is true for the first log that was ever seen here. Unless the
+	// bucket was lost with older ones, nothing was told of any other.
 	Original bool `json:"original"`
 }
 
@@ -95,8 +95,8 @@ func (l *Log) ID() string {
 	return l.present.id()
 }
 
-// Original is true when no other log was ever seen here, so that what is not
-// stored of this one was never told to anybody.
+// Original is true when no other log was ever seen here, by all that the bucket
+// knows. What was told of another log proves it wrong; then raise this one.
 func (l *Log) Original() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -126,16 +126,16 @@ func (l *Log) Refresh(ctx context.Context) error {
 	})
 }
 
-// Raise begins a new log in place of the one called id, and of any log not
-// younger than above, which may be empty. When another replica did so before,
-// that log is the present one.
+// Raise begins a new log in place of the one called id, younger than above,
+// which may be empty. When another replica did so before, or above is present
+// by now, the log that is there stays.
 func (l *Log) Raise(ctx context.Context, id, above string) error {
 	state, err := l.bus.StreamState(ctx, Stream)
 	if err != nil {
 		return fmt.Errorf("raise the log: %w", err)
 	}
 	err = l.settle(ctx, state.Created, func(r record) (record, bool) {
-		if r.id() != id && r.id() > above {
+		if r.id() != id && r.id() >= above {
 			return r, false
 		}
 		return record{

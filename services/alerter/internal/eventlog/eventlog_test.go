@@ -141,6 +141,21 @@ func TestALogIsRaisedAboveWhatWasTold(t *testing.T) {
 	}
 }
 
+func TestALogThatTookTheOldOnesPlaceIsNotRaisedAgain(t *testing.T) {
+	f := newFixture(t)
+	slow, quick := f.open(), f.open()
+	old := slow.ID()
+	if err := quick.Raise(t.Context(), old, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := slow.Raise(t.Context(), old, quick.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if slow.ID() != quick.ID() {
+		t.Errorf("log %s was raised to %s by who had not seen it", quick.ID(), slow.ID())
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for name, c := range map[string]struct {
 		position func(f *fixture, logID string) *statev1.Position

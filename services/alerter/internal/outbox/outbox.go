@@ -3,8 +3,11 @@
 //
 // A Queue holds what is committed and not acknowledged. The notifier drops what
 // it has already, so a batch whose answer was lost is simply sent again. A
-// notifier that is away costs delay and nothing else; a full queue stops the
-// partition that feeds it.
+// notifier that is away costs delay and nothing else, and so does one that
+// refuses a transition: what follows must not overtake it, so it is kept and
+// sent again until a newer notifier takes it. A full queue stops the partition
+// that feeds it. Only a transition that is above the notifier's bound even
+// without its evidence is given up.
 package outbox
 
 import (
@@ -25,6 +28,9 @@ const (
 	// message, whose bound is 512 KiB. 4 KiB are left for the envelope.
 	batchCount = 500
 	batchBytes = 508 << 10
+	// storeBytes is that bound of 512 KiB: a transition above it is refused
+	// alone, too.
+	storeBytes = 512 << 10
 )
 
 // Compare orders causes by log, sequence and index. An absent cause comes first.
@@ -127,6 +133,14 @@ func (q *Queue) remove(n int) {
 	if n > 0 {
 		q.wake(q.drained)
 	}
+}
+
+// replace puts another form of the first transition in its place. An owner that
+// loads the stored outbox begins with the whole one again.
+func (q *Queue) replace(form *alertv1.Transition) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting[0] = form
 }
 
 // drop removes the first transition without an acknowledgement.

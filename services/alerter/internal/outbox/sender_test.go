@@ -1,0 +1,118 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
+)
+
+// store is a notifier: it stores each transition once, in order, and answers
+// calls with what fail says.
+type store struct {
+	mu     sync.Mutex
+	stored []string
+	mark   *alertv1.Cause
+	calls  int
+	fail   func(call int) error // before anything is stored
+	lose   func(call int) error // after it is stored
+	refuse func([]*alertv1.Transition) error
+}
+
+func (s *store) Watermark(context.Context, *notifyv1.WatermarkRequest, ...grpc.CallOption) (*notifyv1.WatermarkResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.fail != nil {
+		if err := s.fail(s.calls); err != nil {
+			return nil, err
+		}
+	}
+	return &notifyv1.WatermarkResponse{Watermark: s.mark}, nil
+}
+
+func (s *store) Notify(_ context.Context, in *notifyv1.NotifyRequest, _ ...grpc.CallOption) (*notifyv1.NotifyResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.fail != nil {
+		if err := s.fail(s.calls); err != nil {
+			return nil, err
+		}
+	}
+	if s.refuse != nil {
+		if err := s.refuse(in.GetTransitions()); err != nil {
+			return nil, err
+		}
+	}
+	var n uint32
+	for _, t := range in.GetTransitions() {
+		if Compare(t.GetCause(), s.mark) > 0 {
+			s.stored, s.mark, n = append(s.stored, t.GetId()), t.GetCause(), n+1
+		}
+	}
+	if s.lose != nil {
+		if err := s.lose(s.calls); err != nil {
+			return nil, err
+		}
+	}
+	return &notifyv1.NotifyResponse{Watermark: s.mark, Stored: n}, nil
+}
+
+func unavailable(until int) func(int) error {
+	return func(call int) error {
+		if call <= until {
+			return status.Error(codes.Unavailable, "away")
+		}
+		return nil
+	}
+}
+
+func TestSender(t *testing.T) {
+	all := []string{"1.0", "2.0", "3.0", "4.0"}
+	for name, c := range map[string]struct {
+		notifier *store
+		want     []string
+	}{
+		"everything arrives in order":                           {&store{}, all},
+		"a notifier that is away costs delay only":              {&store{fail: unavailable(20)}, all},
+		"what an owner before sent is not sent again":           {&store{mark: cause("a", 2, 0)}, all[2:]},
+		"a lost answer stores nothing twice":                    {&store{lose: unavailable(3)}, all},
+		"an owner that was overtaken reads the watermark again": {&store{fail: func(call int) error { return map[int]error{2: status.Error(codes.Aborted, "")}[call] }}, all},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				q := NewQueue([]*alertv1.Transition{transition(1, 0), transition(2, 0)}, nil)
+				s := NewSender(c.notifier, slog.New(slog.DiscardHandler), nil)
+				done := make(chan error, 1)
+				go func() { done <- s.Run(ctx, 7, "me", q) }()
+				q.Push([]*alertv1.Transition{transition(3, 0)})
+				time.Sleep(time.Hour) // long enough for every retry
+				q.Push([]*alertv1.Transition{transition(4, 0)})
+				time.Sleep(time.Hour)
+				cancel()
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Errorf("Run: %v, want the context's error", err)
+				}
+				if diff := cmp.Diff(c.want, c.notifier.stored); diff != "" {
+					t.Errorf("stored (-want +got):\n%s", diff)
+				}
+				if n := q.Len(); n != 0 {
+					t.Errorf("%d transitions still wait", n)
+				}
+			})
+		})
+	}
+}
