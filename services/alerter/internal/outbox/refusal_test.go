@@ -55,7 +55,7 @@ func heavy(seq uint64, annotations, evidence, series int) *alertv1.Transition {
 		// 50 points take 20 bytes each, and the name of the field the rest.
 		s := &alertv1.Series{Field: strings.Repeat("x", 24)}
 		for n := range 50 {
-			s.Points = append(s.Points, &alertv1.Point{SecondsAgo: float64(n + 1), Value: proto.Float64(float64(n + 1))})
+			s.Points = append(s.Points, &alertv1.Point{SecondsAgo: float64(n + 1), Value: new(float64(n + 1))})
 		}
 		t.Alert.Evidence.Series = append(t.Alert.Evidence.Series, s)
 	}
@@ -105,7 +105,7 @@ func TestNoBatchIsAboveTheNotifiersBounds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var waiting []*alertv1.Transition
-				for seq := range uint64(1200) {
+				for seq := range uint64(600) {
 					tr := sizes(seq + 1)
 					if size := sizeAlone(tr); size > takenBytes {
 						t.Fatalf("transition %d of %d bytes cannot be sent", seq, size)
