@@ -48,6 +48,12 @@ groups:
         expr: increase(job.failed, '10m') > 0
         labels: {severity: warning}
         annotations: {summary: '{{ .Name }} fails'}
+      - alert: JobOpen
+        on: endpoint
+        expr: tracked.open > 0
+      - alert: JobWaiting
+        on: endpoint
+        expr: tracked.oldest_queued_s > 0
       - alert: AllFailuresCounted
         on: job
         expr: increase(job.failed, '10m') >= threshold('expected_failures', 1000)

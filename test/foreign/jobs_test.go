@@ -145,6 +145,45 @@ func TestEachWayInWhichAJobEnds(t *testing.T) {
 	w.searchForSecrets(t, s.Output(), served, page.text, alerter.text, notifier.text)
 }
 
+// TestAJobIsSeenInEachOfItsStates moves one job through its states, RUNNING among
+// them, and a retry, and looks at the alerts of rules on these states.
+func TestAJobIsSeenInEachOfItsStates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1000)
+	w.rest.set([]map[string]any{endpoint("watched")}, nil)
+	s := w.up(t)
+	query := reflectOn(t, s.query, queryToken)
+	w.hooks(t, s, 1)
+	for _, step := range []struct {
+		body          string
+		open, waiting int
+		failed        float64
+	}{
+		{jobBody("job", "IN_QUEUE", nil), 1, 1, 0},
+		{jobBody("job", "RUNNING", map[string]any{"delayTime": 100, "workerId": "w"}), 1, 0, 0},
+		{jobBody("job", "IN_PROGRESS", map[string]any{"delayTime": 100, "workerId": "w"}), 1, 0, 0}, // the same
+		{jobBody("job", "FAILED", map[string]any{"executionTime": 5, "error": "executionTimeout exceeded"}), 0, 0, 1},
+		{jobBody("job", "IN_QUEUE", nil), 1, 1, 1}, // its owner had it retried
+		{jobBody("job", "IN_PROGRESS", map[string]any{"delayTime": 200}), 1, 0, 1},
+		{jobBody("job", "FAILED", map[string]any{"error": "executionTimeout exceeded"}), 0, 0, 2},
+	} {
+		w.runtime.setJob("watched", "job", says(200, step.body))
+		if step.waiting == 1 {
+			register(t, s, "watched", "job") // an ended job is not polled until somebody asks for it
+		}
+		eventually(t, step.body, func() string {
+			open, waiting := len(query.alerts(t, "JobOpen")), len(query.alerts(t, "JobWaiting"))
+			if open != step.open || waiting != step.waiting {
+				return fmt.Sprintf("%d open and %d waiting jobs, want %d and %d", open, waiting, step.open, step.waiting)
+			}
+			return miscountedErrors(t, s, step.failed)
+		})
+	}
+	if code := s.Stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
+	}
+}
+
 // miscounted says how the counts of an endpoint with one job differ from those
 // of a job with an error of a category.
 func miscounted(s *system, t *testing.T, endpoint, category string) string {
