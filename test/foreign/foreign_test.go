@@ -187,7 +187,7 @@ func eventually(t *testing.T, what string, check func() string) {
 	}
 }
 
-// faults collects what a server saw and must not have seen.
+// report fails the test when a server saw what it must not see.
 func report(t *testing.T, who string, faults []string) {
 	t.Helper()
 	if len(faults) > 0 {

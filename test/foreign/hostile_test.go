@@ -15,7 +15,7 @@ import (
 var misbehaviours = map[string]struct {
 	answer http.HandlerFunc
 	reason string // of a poll of health: the proto's name without its prefix
-	name   string // in metrics; of a list, where that differs from health
+	name   string // of the reason in metrics
 }{
 	"not_json":       {says(200, "ready"), "MALFORMED", "malformed"},
 	"html":           {says(200, "<!doctype html><title>Just a moment</title>", "Content-Type", "text/html"), "MALFORMED", "malformed"},
@@ -162,7 +162,7 @@ func TestARunPodThatMisbehavesInEveryWay(t *testing.T) {
 	if code := s.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
-	w.searchForSecrets(t, s.Output(), page.text, scrapeOfText(good))
+	w.searchForSecrets(t, s.Output(), page.text, fmt.Sprint(good))
 }
 
 // jobsWhoseStatusMisbehaves follows a job through each misbehaviour to its end:
@@ -242,6 +242,3 @@ func peakMemory(t *testing.T, pid int) int64 {
 	t.Fatal("no VmHWM in /proc")
 	return 0
 }
-
-// scrapeOfText renders answers of the query API for a search.
-func scrapeOfText(answers map[string]map[string]any) string { return fmt.Sprint(answers) }

@@ -39,7 +39,7 @@ func TestAnInventoryAsTheOpenAPIFileAllowsIt(t *testing.T) {
 	g := newGenerator(t)
 	w := newWorld(t, 1000)
 	trap := newTrap(t)
-	make := func(endpoints, pods int) ([]map[string]any, []map[string]any) {
+	fresh := func(endpoints, pods int) ([]map[string]any, []map[string]any) {
 		all := g.inventory(t, "Endpoint", endpoints)
 		for i, e := range all {
 			w.direct(e, i, trap)
@@ -59,7 +59,7 @@ func TestAnInventoryAsTheOpenAPIFileAllowsIt(t *testing.T) {
 		t.Errorf("%d targets in an empty account", n)
 	}
 
-	endpoints, pods := make(200, 200)
+	endpoints, pods := fresh(200, 200)
 	w.rest.set(endpoints, pods)
 	w.awaitFleet(t, s, query, endpoints, pods)
 	quota := scrapeOf(t, s.metrics, ingestToken)
@@ -78,7 +78,7 @@ func TestAnInventoryAsTheOpenAPIFileAllowsIt(t *testing.T) {
 	}
 
 	// A tenth comes and goes, and names change.
-	more, morePods := make(20, 20)
+	more, morePods := fresh(20, 20)
 	endpoints, pods = append(endpoints[20:], more...), append(pods[20:], morePods...)
 	for _, one := range append(endpoints[:20:20], pods[:20]...) {
 		one["name"] = "renamed " + g.word()
@@ -129,8 +129,8 @@ func newTrap(t *testing.T) string {
 	return server.URL
 }
 
-// direct gives an endpoint that has URLs the ones of a server, of ours or of one
-// that must not be trusted, and a name that fits no pattern of the targets.
+// direct gives an endpoint that has URLs those of a server: of ours, or of one
+// that must not be trusted.
 func (w *world) direct(e map[string]any, i int, trap string) {
 	if e["requestUrls"] == nil {
 		return
