@@ -91,22 +91,30 @@ func TestBatchesAreBounded(t *testing.T) {
 // bound itself to a notifier that refuses what its contract excludes.
 func TestNoBatchIsAboveTheNotifiersBounds(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for name, sizes := range map[string]func(seq uint64) *alertv1.Transition{
-		"as they are in practice":     func(seq uint64) *alertv1.Transition { return heavy(seq, 1, r.IntN(2), r.IntN(3)) },
-		"without anything":            func(seq uint64) *alertv1.Transition { return transition(seq, 0) },
-		"of all sizes":                func(seq uint64) *alertv1.Transition { return heavy(seq, r.IntN(100), r.IntN(100), r.IntN(280)) },
-		"with series and little text": func(seq uint64) *alertv1.Transition { return heavy(seq, 0, 0, r.IntN(20)) },
-		"exactly at the bound": func(seq uint64) *alertv1.Transition {
+	for name, c := range map[string]struct {
+		many uint64
+		make func(seq uint64) *alertv1.Transition
+	}{
+		"as they are in practice": {1200, func(seq uint64) *alertv1.Transition { return heavy(seq, 1, r.IntN(2), r.IntN(3)) }},
+		"without anything":        {1200, func(seq uint64) *alertv1.Transition { return transition(seq, 0) }},
+		"of all sizes": {60, func(seq uint64) *alertv1.Transition {
+			return heavy(seq, r.IntN(100), r.IntN(100), r.IntN(280))
+		}},
+		"with series and little text": {600, func(seq uint64) *alertv1.Transition { return heavy(seq, 0, 0, r.IntN(20)) }},
+		"exactly at the bound": {10, func(seq uint64) *alertv1.Transition {
 			t := heavy(seq, 511, 0, 0)
-			t.Alert.Group = strings.Repeat("x", takenBytes-sizeAlone(t)-3) // 2 or 3 bytes tell its length
+			t.Alert.Group = strings.Repeat("x", takenBytes-sizeAlone(t)-3) // tag and length take 3 bytes
+			if size := sizeAlone(t); size != takenBytes {
+				panic(size)
+			}
 			return t
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var waiting []*alertv1.Transition
-				for seq := range uint64(600) {
-					tr := sizes(seq + 1)
+				for seq := range c.many {
+					tr := c.make(seq + 1)
 					if size := sizeAlone(tr); size > takenBytes {
 						t.Fatalf("transition %d of %d bytes cannot be sent", seq, size)
 					}
@@ -155,7 +163,7 @@ func TestARefusedTransitionIsKeptUntilANewerNotifierTakesIt(t *testing.T) {
 		go func() { done <- s.Run(ctx, 7, "me", q) }()
 
 		time.Sleep(10 * time.Minute)
-		if diff := cmp.Diff([]string{"1.0"}, notifier.stored); diff != "" {
+		if diff := cmp.Diff([]string{"1.0"}, notifier.has()); diff != "" {
 			t.Errorf("stored by the old notifier (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]string{"2.0", "3.0"}, ids(q.Waiting())); diff != "" {
@@ -168,7 +176,7 @@ func TestARefusedTransitionIsKeptUntilANewerNotifierTakesIt(t *testing.T) {
 		notifier.refuse = nil
 		notifier.mu.Unlock()
 		time.Sleep(refusedWait + time.Second)
-		if diff := cmp.Diff([]string{"1.0", "2.0", "3.0"}, notifier.stored); diff != "" {
+		if diff := cmp.Diff([]string{"1.0", "2.0", "3.0"}, notifier.has()); diff != "" {
 			t.Errorf("stored by the new notifier (-want +got):\n%s", diff)
 		}
 		if n := testutil.ToFloat64(s.refused); n != 0 {

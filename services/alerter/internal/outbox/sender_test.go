@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,13 @@ type store struct {
 	fail   func(call int) error // before anything is stored
 	lose   func(call int) error // after it is stored
 	refuse func([]*alertv1.Transition) error
+}
+
+// has returns what is stored while a sender may run.
+func (s *store) has() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.stored)
 }
 
 func (s *store) Watermark(context.Context, *notifyv1.WatermarkRequest, ...grpc.CallOption) (*notifyv1.WatermarkResponse, error) {
