@@ -60,14 +60,19 @@ var accountProofs = []proof{
 			w.rounds(10*time.Minute, nothingDue, rejected, nothingDue)
 			w.stays(0)
 		}},
-		resolves: story{"5 minutes after calls work again", func(w *world) {
+		resolves: story{"5 minutes after calls work again, also where a round holds one poll or none", func(w *world) {
 			w.wellFor(10 * time.Minute)
 			w.polled(rejected)
 			w.firesAfter(2 * time.Minute)
-			w.polled(allWell)
-			w.resolvesAfter(5 * time.Minute)
+			w.rounds(5*time.Minute-step, ruletest.Polls{OK: 1, Targets: 4}, ruletest.Polls{Targets: 4})
+			w.resolvesAfter(0)
 		}},
 		quiet: []story{
+			{"nothing is polled for a while", func(w *world) {
+				w.wellFor(10 * time.Minute)
+				w.polled(nothingDue)
+				w.stays(time.Hour)
+			}},
 			{"one endpoint in the list that the key may not call", func(w *world) {
 				w.polled(ruletest.Polls{OK: 39, Failed: 1, Reasons: map[string]int64{"unauthorized": 1}, Targets: 60, Failing: 1})
 				w.quiet(12 * time.Hour)

@@ -140,7 +140,7 @@ var causeProofs = []proof{
 			w.stays(time.Hour)
 		}},
 		resolves: story{"5 minutes after a job was completed", func(w *world) {
-			w.breaks(crashing)
+			w.breaks(ruletest.Sample{InQueue: 1, Unhealthy: 1})
 			w.firesAfter(6*time.Minute - step)
 			healed := busy
 			healed.Completed = w.life(img).sample.Completed + 1
@@ -167,6 +167,16 @@ var causeProofs = []proof{
 			{"an unhealthy worker that is left at an idle endpoint", func(w *world) {
 				w.endpoint(img, 5, ruletest.Sample{Completed: 535, Unhealthy: 1})
 				w.quiet(12 * time.Hour)
+			}},
+			{"no worker at all is no crash loop, nor one that crashed before a long start", func(w *world) {
+				w.breaks(throttling)
+				w.stays(time.Hour)
+				w.changing(img, w.life(img).sample, works)
+				w.stays(10 * time.Minute)
+				w.becomes(img, crashing)
+				w.stays(step)
+				w.becomes(img, starting)
+				w.stays(time.Hour)
 			}},
 			aBurstFromZero,
 		},
@@ -195,10 +205,15 @@ var causeProofs = []proof{
 			w.blinds()
 			w.stays(time.Hour)
 		}},
-		resolves: story{"5 minutes after a worker runs", func(w *world) {
-			w.breaks(throttling)
+		resolves: story{"5 minutes after a worker runs, or nothing waits", func(w *world) {
+			one := ruletest.Sample{InQueue: 1, Throttled: 1}
+			w.endpoint(img, 1, one)
+			w.firesAfter(4*time.Minute + 30*time.Second + time.Minute)
+			w.becomes(img, ruletest.Sample{InQueue: 1, InProgress: 1, Running: 1})
+			w.resolvesAfter(5 * time.Minute)
+			w.becomes(img, one)
 			w.firesAfter(6 * time.Minute)
-			w.becomes(img, busy)
+			w.becomes(img, parked)
 			w.resolvesAfter(5 * time.Minute)
 		}},
 		quiet: []story{
@@ -221,6 +236,11 @@ var causeProofs = []proof{
 				w.stays(2 * time.Hour)
 				w.WantFiring("CrashLoop", "QueueStalled", "NoIdleWorkers")
 			}},
+			{"workers that are idle, or may not be, are no lack of capacity", func(w *world) {
+				w.endpoint(img, 5, ruletest.Sample{InQueue: 7, Idle: 2})
+				w.endpoint("vision-disabled", 0, throttling)
+				w.stays(time.Hour)
+			}},
 			{"a long cold start is no lack of capacity", func(w *world) {
 				w.breaks(starting)
 				w.stays(time.Hour)
@@ -242,7 +262,7 @@ var causeProofs = []proof{
 			w.stays(time.Hour)
 		}},
 		resolves: story{"when a job ended, even badly, or a worker took one", func(w *world) {
-			w.breaks(starting)
+			w.breaks(ruletest.Sample{InQueue: 1, Initializing: 1})
 			w.firesAfter(10 * time.Minute)
 			s := w.life(img).sample
 			s.Failed++
@@ -295,14 +315,23 @@ var causeProofs = []proof{
 			w.becomes(img, starting)
 			w.stays(time.Hour)
 		}},
-		resolves: story{"5 minutes after a worker runs", func(w *world) {
-			w.breaks(starting)
+		resolves: story{"5 minutes after a worker runs, or nothing waits", func(w *world) {
+			one := ruletest.Sample{InQueue: 1, Initializing: 1}
+			w.breaks(one)
 			w.firesAfter(6 * time.Minute)
-			w.becomes(img, busy)
+			w.becomes(img, ruletest.Sample{InQueue: 1, InProgress: 1, Running: 1})
+			w.resolvesAfter(5 * time.Minute)
+			w.becomes(img, one)
+			w.firesAfter(6 * time.Minute)
+			w.becomes(img, parked)
 			w.resolvesAfter(5 * time.Minute)
 		}},
 		quiet: []story{
 			aBurstFromZero,
+			{"no worker that starts at all", func(w *world) {
+				w.breaks(throttling)
+				w.stays(time.Hour)
+			}},
 			{"workers that start beside others that run", func(w *world) {
 				s := busy
 				s.Initializing, s.InQueue = 2, 9
@@ -347,7 +376,7 @@ var causeProofs = []proof{
 			w.Change(ruletest.Endpoint(img), ruletest.QueueSpec(0))
 			w.firesAfter(0)
 			w.pass(time.Minute)
-			w.Change(ruletest.Endpoint(img), ruletest.QueueSpec(5))
+			w.Change(ruletest.Endpoint(img), ruletest.QueueSpec(1))
 			w.resolvesAfter(0)
 		}},
 		quiet: []story{

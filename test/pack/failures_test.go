@@ -54,8 +54,10 @@ var failureProofs = []proof{
 			}
 		}},
 		holds: story{"while the share is above half of the threshold, and while nothing is known", func(w *world) {
-			w.turns(share(10, 1))
-			w.firesAfter(exceedsAfter(10, 1, 10, 0.05) + 5*time.Minute)
+			w.endpoint(img, 5, busy)
+			w.pass(time.Hour)
+			w.changing(img, busy, share(1, 1))
+			w.firesAfter(10*step + 5*time.Minute)
 			w.changing(img, w.life(img).sample, share(30, 1)) // 3.2 %
 			w.stays(3 * time.Hour)
 			w.blinds()
@@ -88,6 +90,18 @@ var failureProofs = []proof{
 				s.Failed = 5000
 				w.endpoint(img, 5, s)
 				w.changing(img, s, share(10, 0))
+				w.quiet(12 * time.Hour)
+			}},
+			{"29 of 479 jobs failed in a night in which nobody looked", func(w *world) {
+				w.endpoint(img, 5, busy)
+				w.changing(img, busy, every(4, share(1, 0)))
+				w.pass(time.Hour)
+				w.StopAll()
+				leap(w.Harness, stop)
+				w.Send(collectorStarted())
+				s := w.life(img).sample
+				s.Completed, s.Failed = s.Completed+450, s.Failed+29
+				w.changing(img, s, every(4, share(1, 0)))
 				w.quiet(12 * time.Hour)
 			}},
 			{"RunPod begins to count anew", func(w *world) {

@@ -109,6 +109,12 @@ var symptomProofs = []proof{
 				})
 				w.quiet(12 * time.Hour)
 			}},
+			{"jobs that wait because every worker is busy, or was a moment ago", func(w *world) {
+				w.piles(img, 9, 1)
+				w.quiet(time.Hour)
+				w.changing(img, w.life(img).sample, func(s *ruletest.Sample) { s.Completed++; s.Idle = min(s.Completed%17, 1) })
+				w.quiet(6 * time.Hour)
+			}},
 			aParkedEndpoint,
 		},
 	},
@@ -167,7 +173,8 @@ var symptomProofs = []proof{
 		rule: "HighQueueDepthGrowing",
 		fires: story{"when it only became more for half an hour", func(w *world) {
 			w.piles(img, 150, 1)
-			w.changing(img, w.life(img).sample, func(s *ruletest.Sample) { s.Completed++; s.InQueue += 2 })
+			slowly := every(30, func(s *ruletest.Sample) { s.InQueue++ })
+			w.changing(img, w.life(img).sample, func(s *ruletest.Sample) { s.Completed++; slowly(s) })
 			w.firesAfter(30 * time.Minute)
 		}},
 		holds: story{"when it has stopped growing", func(w *world) {
@@ -177,6 +184,8 @@ var symptomProofs = []proof{
 			w.firesAfter(step)
 			w.changing(img, w.life(img).sample, works)
 			w.stays(3 * time.Hour)
+			w.queue(50)
+			w.stays(time.Hour)
 			w.blinds()
 			w.stays(time.Hour)
 		}},
@@ -276,6 +285,11 @@ var symptomProofs = []proof{
 				w.piles(img, 9, 1)
 				w.quiet(12 * time.Hour)
 			}},
+			{"the queue of a disabled endpoint grows", func(w *world) {
+				w.endpoint(img, 0, workerless)
+				w.changing(img, workerless, func(s *ruletest.Sample) { s.InQueue++ })
+				w.stays(time.Hour)
+			}},
 			{"the queue grows while workers may be added", func(w *world) {
 				w.endpoint(img, 6, queued(0))
 				w.changing(img, queued(0), func(s *ruletest.Sample) { s.Completed += 50; s.InQueue++ })
@@ -286,7 +300,7 @@ var symptomProofs = []proof{
 	{
 		rule: "NoIdleWorkers",
 		fires: story{"after 8 minutes, when its causes had their turn", func(w *world) {
-			w.piles(img, 1, 1)
+			w.breaks(ruletest.Sample{InQueue: 1, InProgress: 3, Running: 3})
 			a := w.firesAfter(8 * time.Minute)
 			if a.GetLabels()["severity"] != "info" {
 				w.t.Errorf("the severity is %s", a.GetLabels()["severity"])
@@ -355,11 +369,13 @@ var symptomProofs = []proof{
 			w.stays(time.Hour)
 		}},
 		resolves: story{"10 minutes after the third minute without one", func(w *world) {
-			s := busy
+			s := queued(3)
 			s.Unhealthy = 1
 			w.breaks(s)
+			w.changing(img, w.life(img).sample, works)
 			w.firesAfter(11 * time.Minute)
-			w.changing(img, busy, works)
+			s.Unhealthy, s.Completed = 0, w.life(img).sample.Completed
+			w.changing(img, s, works)
 			w.resolvesAfter(13 * time.Minute)
 		}},
 		quiet: []story{
@@ -368,6 +384,12 @@ var symptomProofs = []proof{
 				w.endpoint(img, 5, busy)
 				w.changing(img, busy, func(s *ruletest.Sample) { s.Completed++; poll++; s.Unhealthy = int64(poll / 20 % 2) })
 				w.quiet(12 * time.Hour)
+			}},
+			{"a crash loop is another rule's, also when it ends", func(w *world) {
+				w.breaks(crashing)
+				w.stays(time.Hour)
+				w.changing(img, busy, works)
+				w.stays(time.Hour)
 			}},
 			{"a flicker every other minute", func(w *world) {
 				w.endpoint(img, 5, busy)
