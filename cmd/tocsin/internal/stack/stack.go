@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,8 +73,9 @@ func Run(ctx context.Context, o Options) error {
 	o.Alerter.Log = o.Log.With("service", "alerter")
 	o.Collector.NATS = connect("tocsin-collector")
 	o.Collector.Log = o.Log.With("service", "collector")
-	o.Collector.Collector.MaxStreamBytes = servers.HistoryBytes
-	o.Alerter.MaxStreamBytes = servers.HistoryBytes
+	// Whoever comes first makes the event log, so both must ask for the same.
+	size := cmp.Or(o.Collector.Collector.MaxStreamBytes, o.Alerter.MaxStreamBytes, servers.HistoryBytes)
+	o.Collector.Collector.MaxStreamBytes, o.Alerter.MaxStreamBytes = size, size
 
 	g, ctx := errgroup.WithContext(ctx)
 	// The alerter asks the notifier where its log ends, so it starts when the
