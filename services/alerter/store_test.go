@@ -15,6 +15,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/event"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
 )
 
@@ -115,23 +116,88 @@ func TestAStolenPartitionIsLoadedAnew(t *testing.T) {
 // TestAStateOfANewerReleaseIsGivenBack leaves a partition alone that a later
 // version wrote.
 func TestAStateOfANewerReleaseIsGivenBack(t *testing.T) {
-	w := newWorld(t)
-	w.start().await(64).inForce().stop()
-	newer, err := proto.Marshal(&statev1.StoredHead{Format: state.Format + 1, OwnerToken: "from the future"})
+	const partition = 7
+	for name, fromTheFuture := range map[string]func(w *world, head *statev1.StoredHead){
+		"by the format of its head": func(w *world, head *statev1.StoredHead) {
+			head.Format++
+			w.set("{tocsin:07}:head", marshal(w.t, head))
+		},
+		"by the format of its fold in Redis": func(w *world, head *statev1.StoredHead) {
+			head.Fold = newerFold(w.t, head.GetFold())
+			w.set("{tocsin:07}:head", marshal(w.t, head))
+		},
+		"by the format of its fold in a snapshot": func(w *world, head *statev1.StoredHead) {
+			fold := marshal(w.t, &statev1.Snapshot{Head: decodeHead(w.t, newerFold(w.t, head.GetFold()))})
+			w.saveSnapshot(partition, &statev1.StoredSnapshot{Position: head.GetPosition(), Fold: fold})
+			w.redis.FlushAll(w.t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.start().await(64).inForce().stop()
+			saved, err := w.store().Read(t.Context(), partition)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fromTheFuture(w, saved.Stored)
+			before, err := w.store().Read(t.Context(), partition)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := w.start().await(63)
+			after, err := w.store().Read(t.Context(), partition)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(after.Head, before.Head) {
+				t.Error("the newer state was written over")
+			}
+			if n := r.metric("tocsin_alerter_loads_total"); n != 63 {
+				t.Errorf("%v partitions were loaded, want 63", n)
+			}
+		})
+	}
+}
+
+func marshal(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.set("{tocsin:07}:head", newer)
-	r := w.start().await(63)
-	saved, err := w.store().Read(t.Context(), 7)
-	if err != nil {
+	return data
+}
+
+func decodeHead(t *testing.T, data []byte) *statev1.Head {
+	t.Helper()
+	head := new(statev1.Head)
+	if err := proto.Unmarshal(data, head); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(saved.Head, newer) {
-		t.Error("the newer state was written over")
+	return head
+}
+
+// newerFold returns a fold's head as the next version would write it.
+func newerFold(t *testing.T, fold []byte) []byte {
+	t.Helper()
+	head := decodeHead(t, fold)
+	head.Format++
+	return marshal(t, head)
+}
+
+// saveSnapshot puts a snapshot in the place of one that the alerter saved.
+func (w *world) saveSnapshot(partition int, snap *statev1.StoredSnapshot) {
+	w.t.Helper()
+	objects, err := w.conn.Objects(w.t.Context(), bus.SnapshotsBucket)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	if n := r.metric("tocsin_alerter_loads_total"); n != 63 {
-		t.Errorf("%v partitions were loaded, want 63", n)
+	store, err := snapshot.NewStore(objects)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := store.Save(w.t.Context(), partition, snap); err != nil {
+		w.t.Fatal(err)
 	}
 }
 

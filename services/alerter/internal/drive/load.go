@@ -55,19 +55,19 @@ func (d *Driver) load(ctx context.Context, partition int) (*loaded, error) {
 	if l, err := d.fromRedis(ctx, partition, saved); l != nil || err != nil {
 		return l, err
 	}
-	sequences, err := d.Snapshots.List(ctx, partition)
+	refs, err := d.Snapshots.List(ctx, partition)
 	if err != nil {
 		return nil, err
 	}
-	if l, err := d.fromSnapshots(ctx, partition, saved, sequences); l != nil || err != nil {
+	if l, err := d.fromSnapshots(ctx, partition, saved, refs); l != nil || err != nil {
 		return l, err
 	}
-	if saved.Head == nil && len(sequences) == 0 && d.EventLog.Original() {
+	if saved.Head == nil && len(refs) == 0 && d.EventLog.Original() {
 		if l, err := d.fromStart(ctx, partition, saved); l != nil || err != nil {
 			return l, err
 		}
 	}
-	return d.rebuild(ctx, partition, saved, sequences)
+	return d.rebuild(ctx, partition, saved, refs)
 }
 
 // readState reads Redis, and waits for it as long as it is away.
@@ -128,6 +128,9 @@ func (d *Driver) fromRedis(ctx context.Context, partition int, saved *state.Save
 		return nil, err
 	}
 	part, err := engine.Load(saved.Stored.GetFold(), saved.Targets, saved.Active, d.Speed)
+	if foldIsNewer(err) {
+		return nil, fmt.Errorf("fold in Redis: %w: %w", errNewer, err)
+	}
 	if err != nil {
 		d.unreadable(ctx, partition, fromRedis, err)
 		return nil, nil //nolint:nilnil // a snapshot may do
@@ -143,9 +146,9 @@ func (d *Driver) fromRedis(ctx context.Context, partition int, saved *state.Save
 }
 
 // fromSnapshots returns nil when no snapshot is usable.
-func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.Saved, sequences []uint64) (*loaded, error) {
-	for i, seq := range sequences {
-		snap, err := d.Snapshots.Load(ctx, partition, seq)
+func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.Saved, refs []snapshot.Ref) (*loaded, error) {
+	for i, ref := range refs {
+		snap, err := d.Snapshots.Load(ctx, partition, ref)
 		switch {
 		case errors.Is(err, snapshot.ErrNewer):
 			return nil, fmt.Errorf("%w: %w", errNewer, err)
@@ -163,13 +166,16 @@ func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.
 			continue
 		}
 		part, err := engine.Restore(snap.GetFold(), d.Speed)
+		if foldIsNewer(err) {
+			return nil, fmt.Errorf("fold in a snapshot: %w: %w", errNewer, err)
+		}
 		if err != nil {
 			d.unreadable(ctx, partition, fromSnapshot, err)
 			continue
 		}
-		if i == 0 && len(sequences) > snapshot.Kept {
+		if i == 0 && len(refs) > snapshot.Kept {
 			// A stop takes no time to prune: each leaves one more.
-			if err := d.Snapshots.Remove(ctx, partition, sequences[snapshot.Kept:]); err != nil {
+			if err := d.Snapshots.Remove(ctx, partition, refs[snapshot.Kept:]); err != nil {
 				return nil, err
 			}
 		}
@@ -194,6 +200,13 @@ func (d *Driver) fromStart(ctx context.Context, partition int, saved *state.Save
 	}
 	part := engine.NewPartition(partition, logID, d.Speed)
 	return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, mark), fromNothing)
+}
+
+// foldIsNewer tells whether only a later version can read a fold: it must not be
+// taken for damaged and written over.
+func foldIsNewer(err error) bool {
+	var format engine.FormatError
+	return errors.As(err, &format) && format.Newer()
 }
 
 func (d *Driver) unreadable(ctx context.Context, partition int, source string, err error) {
