@@ -142,7 +142,8 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	keeper := own.New(own.Options{
 		Self: self, Partitions: event.Partitions, Leases: busLeases{leases}, Run: driver.Run, Log: log, Registerer: reg,
 	})
-	history := eventlog.NewHistory(conn, event.Partitions, snapshots.Older, log, reg)
+	older := func(ctx context.Context) (map[int]uint64, error) { return snapshots.Older(ctx, eventLog.ID()) }
+	history := eventlog.NewHistory(conn, event.Partitions, older, log, reg)
 	server := rpc.NewServer(rpc.ServerOptions{Token: opts.Token, Log: log, Registerer: reg})
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
 		Store: store, View: view, Rules: library, End: reader.end, Log: log,

@@ -118,7 +118,7 @@ func TestTheOutboxSurvivesItsNotifier(t *testing.T) {
 // over; what comes after is judged as ever.
 func TestAnotherLogIsNoticedWhileItRuns(t *testing.T) {
 	w := newWorld(t)
-	r := w.start().await(64).inForce()
+	r := w.start(func(o *alerter.Options) { o.SnapshotInterval = time.Second }).await(64).inForce()
 	for range 20 {
 		w.queue("one", 20)
 	}
@@ -138,7 +138,19 @@ func TestAnotherLogIsNoticedWhileItRuns(t *testing.T) {
 		t.Error("no partition noticed that the log is another one")
 	}
 	w.queue("two", 20)
-	w.notifier.await("two", "f")
+	two := w.notifier.await("two", "f")[0]
+	r.stop()
+
+	// The old log's snapshots reach further, and push out none of the new one's.
+	w.redis.FlushAll(t)
+	again := w.start().await(64)
+	if n := again.metric("tocsin_alerter_loads_total", "snapshot"); n != 64 {
+		t.Errorf("%v partitions were loaded from snapshots of the new log, want 64", n)
+	}
+	w.queue("two", 0)
+	if over := w.notifier.await("two", "fr")[1]; over.GetAlert().GetId() != two.GetAlert().GetId() {
+		t.Errorf("alert %s became %s", two.GetAlert().GetId(), over.GetAlert().GetId())
+	}
 }
 
 // TestPoisonStopsNothing publishes what no release can decode.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -15,6 +14,7 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/outbox"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
 )
 
@@ -28,8 +28,9 @@ var errReplayed = errors.New("replayed")
 // it. Nobody is told of what happens in the replay; afterwards the outcome is
 // compared with what the notifier knows, and only the difference is sent. It
 // waits for the notifier, since without it nothing can be compared. The
-// snapshots that did not fit make room for a new one.
-func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved, unfit []uint64) (*loaded, error) {
+// snapshots that did not fit go first, so that nobody takes one for newer than
+// what is saved then.
+func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved, unfit []snapshot.Ref) (*loaded, error) {
 	began := time.Now()
 	part, err := d.replay(ctx, partition)
 	if err != nil {
@@ -43,6 +44,12 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 		return nil, d.raise(ctx, part.LogID(), watermark)
 	}
 	difference := part.Reconcile(told, part.Stamp())
+	if part.LogID() != d.EventLog.ID() {
+		return nil, errLogChanged // what did not fit the log before may fit this one
+	}
+	if err := d.Snapshots.Remove(ctx, partition, unfit); err != nil {
+		return nil, err
+	}
 	l, err := d.install(ctx, partition, saved, part, outbox.NewQueue(difference, watermark), fromRebuild)
 	if err != nil {
 		return nil, err
@@ -53,11 +60,6 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 	}
 	if err := d.Snapshots.Save(ctx, partition, snap); err != nil {
 		return nil, fmt.Errorf("save the rebuilt state: %w", err)
-	}
-	// One that a log of before had at the very same sequence was just replaced.
-	unfit = slices.DeleteFunc(unfit, func(seq uint64) bool { return seq == part.AppliedSeq() })
-	if err := d.Snapshots.Remove(ctx, partition, unfit); err != nil {
-		return nil, err
 	}
 	d.metrics.snapshots.Inc()
 	d.Log.LogAttrs(ctx, slog.LevelWarn, "state rebuilt from what is left of the event log",

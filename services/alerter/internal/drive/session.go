@@ -353,7 +353,7 @@ func (s *session) save(ctx context.Context, snap *statev1.StoredSnapshot, prune 
 	defer func() { <-s.d.saving }()
 	err := s.d.Snapshots.Save(ctx, s.index, snap)
 	if err == nil && prune {
-		err = s.d.Snapshots.Prune(ctx, s.index)
+		err = s.d.Snapshots.Prune(ctx, s.index, snapshot.RefOf(snap))
 	}
 	if err != nil {
 		s.d.metrics.snapshotFailures.Inc()

@@ -1,9 +1,12 @@
 // Package snapshot keeps the root of each partition's state: whole states,
 // compressed, in an object store, from which the log is replayed.
 //
-// A snapshot is named after its partition and the sequence that it reaches. It
-// is true at that sequence whoever wrote it, so that a writer that was replaced
-// in the middle does no harm. The newest two of each partition are kept.
+// A snapshot is named after its partition, its log and the sequence that it
+// reaches there. It is true at that place whoever wrote it, so that a writer
+// that was replaced in the middle does no harm. Pruning leaves two of each
+// partition: the one that was just saved and the newest of the others. A stop is
+// in too much of a hurry to prune, so that there may be one more until the next
+// load.
 package snapshot
 
 import (
@@ -71,6 +74,19 @@ func NewStore(objects Objects) (*Store, error) {
 	return &Store{objects: objects, encoder: encoder, decoder: decoder}, nil
 }
 
+// Ref says which snapshot of a partition is meant.
+type Ref struct {
+	// LogID is the log that was folded. Ids of younger logs sort after others.
+	LogID string
+	// Seq is the last sequence of that log that it holds.
+	Seq uint64
+}
+
+// RefOf returns where Save stores a snapshot.
+func RefOf(snap *statev1.StoredSnapshot) Ref {
+	return Ref{snap.GetPosition().GetLogId(), snap.GetPosition().GetAppliedSequence()}
+}
+
 // Save stores a snapshot.
 func (s *Store) Save(ctx context.Context, partition int, snap *statev1.StoredSnapshot) error {
 	snap.Format = Format
@@ -78,66 +94,70 @@ func (s *Store) Save(ctx context.Context, partition int, snap *statev1.StoredSna
 	if err != nil {
 		return fmt.Errorf("encode snapshot of partition %d: %w", partition, err)
 	}
-	name := nameOf(partition, snap.GetPosition().GetAppliedSequence())
+	name := nameOf(partition, RefOf(snap))
 	if err := s.objects.Put(ctx, name, s.encoder.EncodeAll(raw, nil)); err != nil {
 		return fmt.Errorf("save snapshot %s: %w", name, err)
 	}
 	return nil
 }
 
-// Prune removes all but the newest two snapshots of a partition. It is apart
-// from Save, which may be in a hurry when a process ends.
-func (s *Store) Prune(ctx context.Context, partition int) error {
-	sequences, err := s.List(ctx, partition)
+// Prune removes all snapshots of a partition but the one just saved and the
+// newest of the others. It is apart from Save, which may be in a hurry when a
+// process ends.
+func (s *Store) Prune(ctx context.Context, partition int, saved Ref) error {
+	refs, err := s.List(ctx, partition)
 	if err != nil {
 		return err
 	}
-	return s.Remove(ctx, partition, sequences[min(Kept, len(sequences)):])
+	others := slices.DeleteFunc(refs, func(r Ref) bool { return r == saved })
+	return s.Remove(ctx, partition, others[min(Kept-1, len(others)):])
 }
 
 // Remove removes snapshots of a partition.
-func (s *Store) Remove(ctx context.Context, partition int, sequences []uint64) error {
-	for _, seq := range sequences {
-		if err := s.objects.Delete(ctx, nameOf(partition, seq)); err != nil {
-			return fmt.Errorf("remove old snapshot %s: %w", nameOf(partition, seq), err)
+func (s *Store) Remove(ctx context.Context, partition int, refs []Ref) error {
+	for _, ref := range refs {
+		if err := s.objects.Delete(ctx, nameOf(partition, ref)); err != nil {
+			return fmt.Errorf("remove old snapshot %s: %w", nameOf(partition, ref), err)
 		}
 	}
 	return nil
 }
 
-// List returns the sequences of a partition's snapshots, newest first.
-func (s *Store) List(ctx context.Context, partition int) ([]uint64, error) {
+// List returns a partition's snapshots, those of the youngest log and the
+// highest sequence first.
+func (s *Store) List(ctx context.Context, partition int) ([]Ref, error) {
 	all, err := s.list(ctx, prefixOf(partition))
 	return all[partition], err
 }
 
-// Older returns, by partition, the sequence of the older of its two snapshots:
-// history before it is not needed by that partition. A partition that has
-// fewer than two is missing.
-func (s *Store) Older(ctx context.Context) (map[int]uint64, error) {
+// Older returns, by partition, the sequence of the older of its two snapshots
+// of a log: history before it is not needed by that partition. A partition that
+// has fewer than two is missing.
+func (s *Store) Older(ctx context.Context, logID string) (map[int]uint64, error) {
 	all, err := s.list(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	older := map[int]uint64{}
-	for partition, sequences := range all {
-		if len(sequences) >= Kept {
-			older[partition] = sequences[Kept-1]
+	for partition, refs := range all {
+		ours := slices.DeleteFunc(refs, func(r Ref) bool { return r.LogID != logID })
+		if len(ours) >= Kept {
+			older[partition] = ours[Kept-1].Seq
 		}
 	}
 	return older, nil
 }
 
-// list returns sequences by partition, newest first.
-func (s *Store) list(ctx context.Context, prefix string) (map[int][]uint64, error) {
+// list returns snapshots by partition, newest first.
+func (s *Store) list(ctx context.Context, prefix string) (map[int][]Ref, error) {
 	names, err := s.objects.List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
-	all := map[int][]uint64{}
-	for _, name := range slices.Backward(names) { // names sort by sequence
-		if partition, seq, ok := parse(name); ok {
-			all[partition] = append(all[partition], seq)
+	all := map[int][]Ref{}
+	for _, name := range slices.Backward(names) { // names sort by log and sequence
+		if partition, ref, ok := parse(name); ok {
+			all[partition] = append(all[partition], ref)
 		}
 	}
 	return all, nil
@@ -145,8 +165,8 @@ func (s *Store) list(ctx context.Context, prefix string) (map[int][]uint64, erro
 
 // Load reads a snapshot. It returns an error wrapping ErrUnreadable when the
 // snapshot is damaged or gone, and ErrNewer when this release cannot read it.
-func (s *Store) Load(ctx context.Context, partition int, seq uint64) (*statev1.StoredSnapshot, error) {
-	name := nameOf(partition, seq)
+func (s *Store) Load(ctx context.Context, partition int, ref Ref) (*statev1.StoredSnapshot, error) {
+	name := nameOf(partition, ref)
 	packed, ok, err := s.objects.Get(ctx, name)
 	switch {
 	case ctx.Err() != nil:
@@ -167,26 +187,28 @@ func (s *Store) Load(ctx context.Context, partition int, seq uint64) (*statev1.S
 	if snap.GetFormat() > Format {
 		return nil, fmt.Errorf("load snapshot %s: %w", name, ErrNewer)
 	}
-	if snap.GetFormat() != Format || snap.GetPosition().GetAppliedSequence() != seq {
-		return nil, fmt.Errorf("load snapshot %s: %w: it says format %d, sequence %d", name, ErrUnreadable,
-			snap.GetFormat(), snap.GetPosition().GetAppliedSequence())
+	if snap.GetFormat() != Format || RefOf(snap) != ref {
+		return nil, fmt.Errorf("load snapshot %s: %w: it says format %d, log %q, sequence %d", name, ErrUnreadable,
+			snap.GetFormat(), snap.GetPosition().GetLogId(), snap.GetPosition().GetAppliedSequence())
 	}
 	return snap, nil
 }
 
 func prefixOf(partition int) string { return fmt.Sprintf("p%02d/", partition) }
 
-// nameOf pads the sequence, so that names sort as sequences do.
-func nameOf(partition int, seq uint64) string {
-	return fmt.Sprintf("%s%020d", prefixOf(partition), seq)
+// nameOf pads the sequence, so that names sort as logs and sequences do.
+func nameOf(partition int, ref Ref) string {
+	return fmt.Sprintf("%s%s/%020d", prefixOf(partition), ref.LogID, ref.Seq)
 }
 
-func parse(name string) (partition int, seq uint64, ok bool) {
-	before, after, _ := strings.Cut(name, "/")
+func parse(name string) (partition int, ref Ref, ok bool) {
+	before, rest, _ := strings.Cut(name, "/")
+	logID, after, _ := strings.Cut(rest, "/")
 	partition, err := strconv.Atoi(strings.TrimPrefix(before, "p"))
 	if err != nil {
-		return 0, 0, false
+		return 0, Ref{}, false
 	}
-	seq, err = strconv.ParseUint(after, 10, 64)
-	return partition, seq, err == nil && nameOf(partition, seq) == name
+	seq, err := strconv.ParseUint(after, 10, 64)
+	ref = Ref{logID, seq}
+	return partition, ref, err == nil && nameOf(partition, ref) == name
 }

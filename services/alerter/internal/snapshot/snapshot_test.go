@@ -49,19 +49,19 @@ func TestTheNewestTwoAreKept(t *testing.T) {
 	if err := s.Save(t.Context(), 4, at(7)); err != nil {
 		t.Fatal(err)
 	}
-	for _, partition := range []int{3, 4} {
-		if err := s.Prune(t.Context(), partition); err != nil {
+	for partition, seq := range map[int]uint64{3: 100, 4: 7} {
+		if err := s.Prune(t.Context(), partition, snapshot.Ref{LogID: "log", Seq: seq}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	sequences, err := s.List(t.Context(), 3)
+	refs, err := s.List(t.Context(), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]uint64{100, 10}, sequences); diff != "" {
+	if diff := cmp.Diff([]snapshot.Ref{{LogID: "log", Seq: 100}, {LogID: "log", Seq: 10}}, refs); diff != "" {
 		t.Errorf("snapshots of partition 3 (-want +got):\n%s", diff)
 	}
-	got, err := s.Load(t.Context(), 3, 100)
+	got, err := s.Load(t.Context(), 3, snapshot.Ref{LogID: "log", Seq: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,19 +70,66 @@ func TestTheNewestTwoAreKept(t *testing.T) {
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("snapshot at 100 (-want +got):\n%s", diff)
 	}
-	packed, _, err := objects.Get(t.Context(), "p03/00000000000000000100")
+	packed, _, err := objects.Get(t.Context(), "p03/log/00000000000000000100")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(packed) == 0 || len(packed) > 1000 {
 		t.Errorf("%d bytes are stored for a state of 4,000 that repeats itself", len(packed))
 	}
-	older, err := s.Older(t.Context())
+	older, err := s.Older(t.Context(), "log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[int]uint64{3: 10}, older); diff != "" {
 		t.Errorf("older snapshots (-want +got):\n%s", diff)
+	}
+}
+
+// TestAnotherLogsSnapshotsDoNotPushOutTheNewest saves the first snapshots of a
+// log beside those of the log before, which reach higher sequences.
+func TestAnotherLogsSnapshotsDoNotPushOutTheNewest(t *testing.T) {
+	for name, c := range map[string]struct {
+		log  string
+		want []snapshot.Ref
+	}{
+		"of a younger log": {"log-2", []snapshot.Ref{{LogID: "log-2", Seq: 5}, {LogID: "log-1", Seq: 900}}},
+		"of a log that sorts before, as after a clock that went back": {
+			"log-0", []snapshot.Ref{{LogID: "log-1", Seq: 900}, {LogID: "log-0", Seq: 5}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := open(t)
+			for _, seq := range []uint64{800, 900} {
+				old := at(seq)
+				old.Position.LogId = "log-1"
+				if err := s.Save(t.Context(), 3, old); err != nil {
+					t.Fatal(err)
+				}
+			}
+			saved := at(5)
+			saved.Position.LogId = c.log
+			if err := s.Save(t.Context(), 3, saved); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Prune(t.Context(), 3, snapshot.RefOf(saved)); err != nil {
+				t.Fatal(err)
+			}
+			refs, err := s.List(t.Context(), 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, refs); diff != "" {
+				t.Errorf("snapshots (-want +got):\n%s", diff)
+			}
+			older, err := s.Older(t.Context(), c.log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(older) > 0 {
+				t.Errorf("history is given up below %v, with one snapshot of the log", older)
+			}
+		})
 	}
 }
 
@@ -99,8 +146,9 @@ func TestWhatCannotBeReadIsToldApart(t *testing.T) {
 		}
 		return encoder.EncodeAll(raw, nil)
 	}
-	other := at(2)
-	other.Format = snapshot.Format
+	other, elsewhere := at(2), at(1)
+	other.Format, elsewhere.Format = snapshot.Format, snapshot.Format
+	elsewhere.Position.LogId = "another log"
 	for name, c := range map[string]struct {
 		data []byte
 		want error
@@ -109,12 +157,13 @@ func TestWhatCannotBeReadIsToldApart(t *testing.T) {
 		"what is not compressed":          {[]byte("rubbish"), snapshot.ErrUnreadable},
 		"what is no snapshot":             {encoder.EncodeAll([]byte("\xffrubbish"), nil), snapshot.ErrUnreadable},
 		"a snapshot of another sequence":  {pack(other), snapshot.ErrUnreadable},
+		"a snapshot of another log":       {pack(elsewhere), snapshot.ErrUnreadable},
 		"a snapshot without a version":    {pack(at(1)), snapshot.ErrUnreadable},
 		"a snapshot of a newer release":   {pack(&statev1.StoredSnapshot{Format: snapshot.Format + 1}), snapshot.ErrNewer},
 		"a snapshot that was cut in half": {pack(at(1))[:20], snapshot.ErrUnreadable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const object = "p01/00000000000000000001"
+			const object = "p01/log/00000000000000000001"
 			if err := objects.Delete(t.Context(), object); err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +172,7 @@ func TestWhatCannotBeReadIsToldApart(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := s.Load(t.Context(), 1, 1); !errors.Is(err, c.want) {
+			if _, err := s.Load(t.Context(), 1, snapshot.Ref{LogID: "log", Seq: 1}); !errors.Is(err, c.want) {
 				t.Errorf("Load: %v, want %v", err, c.want)
 			}
 		})
@@ -132,7 +181,7 @@ func TestWhatCannotBeReadIsToldApart(t *testing.T) {
 
 func TestForeignObjectsAreLeftAlone(t *testing.T) {
 	s, objects := open(t)
-	for _, name := range []string{"p03/latest", "p03/7", "notes", "p03/00000000000000000001/x"} {
+	for _, name := range []string{"p03/latest", "p03/7", "notes", "p03/log/00000000000000000001/x"} {
 		if err := objects.Put(t.Context(), name, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +191,7 @@ func TestForeignObjectsAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Prune(t.Context(), 3); err != nil {
+	if err := s.Prune(t.Context(), 3, snapshot.Ref{LogID: "log", Seq: 40}); err != nil {
 		t.Fatal(err)
 	}
 	names, err := objects.List(t.Context(), "")
