@@ -31,6 +31,12 @@ func activation(hash string) *eventv1.Event {
 // under a rule that fires after ten minutes of that.
 func partition(t *testing.T, speed float64, jobs int64) *engine.Partition {
 	t.Helper()
+	part, _ := partitionAndRules(t, speed, jobs)
+	return part
+}
+
+func partitionAndRules(t *testing.T, speed float64, jobs int64) (*engine.Partition, engine.Programs) {
+	t.Helper()
 	set, err := rulefile.Parse(map[string][]byte{"a.yaml": []byte(`
 groups:
   - name: g
@@ -45,6 +51,7 @@ groups:
 		t.Fatal(err)
 	}
 	target := &eventv1.Target{Account: "a", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: "e"}
+	programs := func(string) *engine.Program { return program }
 	part := engine.NewPartition(event.Partition(event.Token(target)), "log", speed)
 	for i, e := range []*eventv1.Event{activation(set.Hash), {
 		Target: target, Source: eventv1.Source_SOURCE_POLL,
@@ -53,11 +60,11 @@ groups:
 		}},
 	}} {
 		m := engine.Message{Seq: uint64(i + 1), Time: time.Unix(int64(i), 0), Event: e}
-		if _, err := part.Step(m, func(string) *engine.Program { return program }); err != nil {
+		if _, err := part.Step(m, programs); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return part
+	return part, programs
 }
 
 func TestTickDue(t *testing.T) {
@@ -91,6 +98,60 @@ func TestTickDue(t *testing.T) {
 			}
 			if got := s.tickDue().Sub(began); got != c.want {
 				t.Errorf("due after %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestALoadedPartitionTicksForItsDeadline follows a partition that was stored
+// with an alert half-way through its ten minutes: it knows of that only after a
+// message, so it asks for one at once, and then for the next in time.
+func TestALoadedPartitionTicksForItsDeadline(t *testing.T) {
+	viaSnapshot := func(t *testing.T, part *engine.Partition) *engine.Partition {
+		t.Helper()
+		fold, err := part.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := engine.Restore(fold, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loaded
+	}
+	viaRedis := func(t *testing.T, part *engine.Partition) *engine.Partition {
+		t.Helper()
+		delta := part.Delta()
+		loaded, err := engine.Load(delta.Head, delta.Targets, delta.Active, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loaded
+	}
+	for name, load := range map[string]func(*testing.T, *engine.Partition) *engine.Partition{
+		"from a snapshot": viaSnapshot, "from Redis": viaRedis,
+	} {
+		t.Run(name, func(t *testing.T) {
+			stored, programs := partitionAndRules(t, 20, 20)
+			began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			s := &session{
+				d: &Driver{Options: Options{Speed: 20}}, part: load(t, stored), began: began, lastMessage: began,
+			}
+			if got := s.tickDue().Sub(began); got != settleTime {
+				t.Errorf("the first tick is due after %v, want %v", got, settleTime)
+			}
+			// The tick comes a second after the last message: 20 s of the rules' time.
+			tick := engine.Message{Seq: 3, Time: time.Unix(2, 0), Event: &eventv1.Event{Fact: &eventv1.Event_Tick{Tick: &eventv1.Tick{}}}}
+			if _, err := s.part.Step(tick, programs); err != nil {
+				t.Fatal(err)
+			}
+			s.stepped, s.lastMessage, s.lastTick = true, began.Add(settleTime), began.Add(settleTime)
+			left, ok := s.part.Deadline()
+			if want := 29 * time.Second; !ok || left != want {
+				t.Fatalf("the alert is due in %v, %v; want %v", left, ok, want)
+			}
+			if got, want := s.tickDue().Sub(s.lastMessage), tickIdle/20; got != want {
+				t.Errorf("the next tick is due after %v, want %v: a step on the way to the deadline", got, want)
 			}
 		})
 	}
