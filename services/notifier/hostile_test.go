@@ -79,6 +79,27 @@ func TestHostileReceivers(t *testing.T) {
 	}
 }
 
+func TestALargeAlertStopsNobody(t *testing.T) {
+	nats, h, s := servertest.NATS(t), newHook(t), &story{}
+	for _, format := range []string{"  webhook_configs:\n", "  tocsin_configs:\n"} {
+		p := start(t, nats.URL(), routes(format+"  - url: "+h.URL+"\n"))
+		before := len(h.messages())
+		// JSON makes six bytes of each of these, four times over.
+		p.notify(t, s.fire("big", "text", strings.Repeat("\x01", 400_000)), s.fire("small"))
+		p.notify(t, s.resolve("big"), s.resolve("small"))
+		h.wait(t, "both alerts and their ends", func(all []message) bool {
+			over := 0
+			for _, m := range all[before:] {
+				if strings.Contains(m.Body, `"status":"resolved"`) {
+					over++
+				}
+			}
+			return over >= 2
+		})
+		p.stop(t)
+	}
+}
+
 func TestMetadataAddressesAreRefused(t *testing.T) {
 	nats, s := servertest.NATS(t), &story{}
 	p := start(t, nats.URL(), routes("  webhook_configs:\n  - url: http://169.254.169.254/latest/meta-data/\n"))

@@ -280,6 +280,12 @@ func (c *Courier) act() {
 	for _, lane := range out.Superseded {
 		c.o.Metrics.message(lane, "superseded")
 	}
+	for _, lane := range out.Cut {
+		c.o.Metrics.message(lane, "cut")
+		c.o.Log.Error("a message was too large and tells less of its alert",
+			"receiver", lane.Receiver, "integration", lane.Integration, "group_key", lane.GroupKey)
+	}
+	c.o.Metrics.cutAlerts.Add(float64(out.CutAlerts))
 	for _, a := range out.Attempts {
 		c.running++
 		go func() {

@@ -21,6 +21,7 @@ type Metrics struct {
 	told        *prometheus.HistogramVec
 	pending     *prometheus.GaugeVec
 	applied     prometheus.Gauge
+	cutAlerts   prometheus.Counter
 	undecodable prometheus.Counter
 	saved       prometheus.Gauge
 	savedBytes  prometheus.Gauge
@@ -34,7 +35,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return &Metrics{
 		messages: proc.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_notifier_messages_total",
-			Help: "Messages by what became of them: told, dead (given up) or superseded by a newer state before they were told.",
+			Help: "Messages by what became of them: told, dead (given up) or superseded by a newer state before they were told; cut counts those that were too large and tell less of their alert.",
 		}, append(way, "result"))),
 		attempts: proc.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_notifier_attempts_total",
@@ -57,6 +58,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		applied: proc.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tocsin_notifier_applied_sequence",
 			Help: "Sequence of the last message of ALERTS that was taken in.",
+		})),
+		cutAlerts: proc.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_notifier_cut_alerts_total",
+			Help: "Alerts whose labels or annotations were too long and were cut.",
 		})),
 		undecodable: proc.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_notifier_undecodable_messages_total",

@@ -6,14 +6,20 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 )
 
 const (
 	// maxAnnotation bounds one annotation's text in messages, in bytes.
 	maxAnnotation = 8 << 10
+	// maxLabels and maxAnnotations bound all labels and all annotations of an
+	// alert, in bytes. JSON makes up to six bytes of one, and a message names
+	// labels up to four times and annotations twice: 16 KiB x 24 + 32 KiB x 12 are
+	// 768 KiB, which the journal takes.
+	maxLabels      = 16 << 10
+	maxAnnotations = 32 << 10
+	// maxField bounds each of an alert's other texts, which are names.
+	maxField = 1 << 10
 	// maxAlert bounds what is kept of an alert; above it the evidence goes.
 	maxAlert = 64 << 10
 )
@@ -64,7 +70,7 @@ func (c *Core) ApplyAlerts(now time.Time, m AlertMessage) {
 		switch tr.GetKind() {
 		case alertv1.TransitionKind_TRANSITION_KIND_RENEWED:
 			if a := c.alerts[tr.GetAlert().GetId()]; a != nil && a.firing() {
-				a.state = kept(tr.GetAlert(), a.state, alertv1.AlertState_ALERT_STATE_FIRING)
+				a.state = c.keep(tr.GetAlert(), a.state, alertv1.AlertState_ALERT_STATE_FIRING)
 				continue
 			}
 			c.fire(tr.GetAlert(), version, at, m.Partition)
@@ -84,9 +90,9 @@ func (c *Core) fire(state *alertv1.Alert, version uint64, at time.Time, partitio
 		a.quiet, a.free = false, time.Time{}
 	}
 	a.partition = partition
-	a.state = kept(state, a.state, alertv1.AlertState_ALERT_STATE_FIRING)
-	a.order = orderOf(state.GetLabels())
-	touched := c.o.Inhibitor.Fire(a.id, state.GetLabels())
+	a.state = c.keep(state, a.state, alertv1.AlertState_ALERT_STATE_FIRING)
+	a.order = orderOf(a.state.GetLabels())
+	touched := c.o.Inhibitor.Fire(a.id, a.state.GetLabels())
 	c.place(a, at)
 	c.reconsider(a, at)
 	c.reconsiderAll(touched, at)
@@ -100,7 +106,7 @@ func (c *Core) resolve(state *alertv1.Alert, version uint64, at time.Time) {
 	if a.firing() || a.state == nil {
 		a.version, a.stored = version, at
 	}
-	a.state = kept(state, a.state, alertv1.AlertState_ALERT_STATE_RESOLVED)
+	a.state = c.keep(state, a.state, alertv1.AlertState_ALERT_STATE_RESOLVED)
 	a.order = orderOf(a.state.GetLabels())
 	touched := c.o.Inhibitor.Resolve(a.id)
 	for _, l := range slices.Clone(a.lanes) {
@@ -232,34 +238,6 @@ func (c *Core) Active(partition int) []*alertv1.Alert {
 // AlertsSequence returns the sequence of the last message of ALERTS that was
 // applied.
 func (c *Core) AlertsSequence() uint64 { return c.alertsSeq }
-
-// kept returns what is kept of an alert: all but the series of its evidence,
-// in the given state, with the start that before knew if now lacks it. It
-// shares what it does not change with now.
-func kept(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
-	k := &alertv1.Alert{
-		Id: now.GetId(), Fingerprint: now.GetFingerprint(), Group: now.GetGroup(), Rule: now.GetRule(),
-		Target: now.GetTarget(), Labels: now.GetLabels(), Annotations: now.GetAnnotations(), State: state,
-		ActiveAt: now.GetActiveAt(), FiredAt: now.GetFiredAt(), ResolvedAt: now.GetResolvedAt(),
-		ResolveReason: now.GetResolveReason(),
-	}
-	if k.FiredAt == nil {
-		k.FiredAt = before.GetFiredAt()
-	}
-	if e := now.GetEvidence(); e != nil {
-		k.Evidence = &alertv1.Evidence{Expression: e.GetExpression(), Values: e.GetValues(), ErrorGroups: e.GetErrorGroups()}
-	}
-	for name, text := range k.GetAnnotations() {
-		if len(text) > maxAnnotation {
-			k.Annotations = maps.Clone(k.Annotations)
-			k.Annotations[name] = strings.ToValidUTF8(text[:maxAnnotation], "") + "…"
-		}
-	}
-	if proto.Size(k) > maxAlert {
-		k.Evidence = nil
-	}
-	return k
-}
 
 func orderOf(labels map[string]string) string {
 	var b strings.Builder

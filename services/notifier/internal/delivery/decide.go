@@ -76,8 +76,7 @@ func (c *Core) survey(l *lane, in route.Integration) (speak []*member, owed int)
 // says the same.
 func (c *Core) intend(l *lane, in route.Integration, speak []*member, now time.Time, repeat bool) {
 	if len(speak) > maxMentions {
-		// What the receiver does not know goes first, the rest as far as it fits.
-		slices.SortStableFunc(speak, func(a, b *member) int { return rank(a) - rank(b) })
+		newsFirst(speak)
 	}
 	n := min(len(speak), maxMentions)
 	if l.pending != nil && l.pending.says(speak[:n]) {
@@ -90,18 +89,51 @@ func (c *Core) intend(l *lane, in route.Integration, speak []*member, now time.T
 	var body Body
 	for {
 		notice.Alerts, notice.Truncated = alertsOf(speak[:n], in.MaxAlerts)
-		notice.ID = c.messageID(l, speak[:n], repeat)
+		notice.ID = c.messageID(l, speak[:n], notice.Sequence, repeat)
 		body = c.o.Render(notice)
-		if len(body.Bytes) <= maxBody || n == 1 || in.MaxAlerts > 0 && in.MaxAlerts < n {
+		if len(body.Bytes) <= maxBody || len(notice.Alerts) == 1 {
 			break
 		}
-		n = (n + 1) / 2
+		// By what is shown: what max_alerts leaves out makes nothing smaller.
+		n = (len(notice.Alerts) + 1) / 2
+		newsFirst(speak)
+	}
+	if l.pending != nil && l.pending.says(speak[:n]) {
+		return // it was made smaller like this one
+	}
+	if len(body.Bytes) > maxSingle {
+		body = c.slim(notice)
 	}
 	c.record(now, l, &deliveryv1.Record{Fact: &deliveryv1.Record_Intended{Intended: &deliveryv1.Intended{
 		Id: notice.ID, Lane: l.proto(), Mentions: mentions(speak[:n]), Body: body.Bytes, ContentType: body.ContentType,
 		ConfigHash: c.o.ConfigHash, Reason: notice.Reason, Sequence: notice.Sequence,
 		LeftOver: countOwed(speak[n:]), StoredAt: newest(speak[:n]),
 	}}})
+}
+
+// slim renders the notice of one alert that is too large for the journal with
+// less of it: first with its labels cut and without its texts, and without the
+// alert if that is not enough.
+func (c *Core) slim(n Notice) Body {
+	c.out.Cut = append(c.out.Cut, n.Lane)
+	n.GroupLabels, n.RouteLabels = bounded(n.GroupLabels, slimLabels), bounded(n.RouteLabels, slimLabels)
+	for i, a := range n.Alerts {
+		k := kept(a.Alert, a.Alert, a.Alert.GetState())
+		k.Labels, k.Annotations, k.Evidence = bounded(k.GetLabels(), slimLabels), nil, nil
+		n.Alerts[i].Alert = k
+	}
+	body := c.o.Render(n)
+	if len(body.Bytes) > maxSingle {
+		n.Alerts, n.Truncated = nil, n.Truncated+len(n.Alerts)
+		body = c.o.Render(n)
+	}
+	return body
+}
+
+// newsFirst puts what the receiver does not know before the rest, of which a
+// message that cannot hold everything tells what fits.
+func newsFirst(speak []*member) {
+	slices.SortStableFunc(speak, func(a, b *member) int { return rank(a) - rank(b) })
 }
 
 // rank sorts news before what is known.
@@ -181,11 +213,13 @@ func (l *lane) repeatDue(start time.Time) time.Time {
 	return from.Add(l.timing.RepeatInterval)
 }
 
-// messageID names a message by what it says to whom: a hash, so that the same
-// decision after a crash has the same name.
-func (c *Core) messageID(l *lane, ms []*member, repeat bool) string {
+// messageID names a message by what it says to whom: a hash of everything that
+// its body is made from. The same alerts at another sequence are another message,
+// since the body tells the sequence and may tell newer evidence.
+func (c *Core) messageID(l *lane, ms []*member, sequence uint64, repeat bool) string {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%q %q %q\n", l.key.Receiver, l.key.Integration, l.key.GroupKey)
+	_, _ = fmt.Fprintf(h, "%d %q\n", sequence, c.o.ConfigHash)
 	if repeat {
 		_, _ = fmt.Fprintf(h, "again after %d\n", l.toldAt.UnixNano())
 	}

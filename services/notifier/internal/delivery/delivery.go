@@ -39,6 +39,11 @@ const (
 	// maxBody bounds a message of more than one alert, so that a record fits
 	// twice into a journal message of 512 KiB. What does not fit follows.
 	maxBody = 240 << 10
+	// maxSingle bounds a message of one alert, which has a record of its own:
+	// JetStream takes 1 MiB, of which the lane's labels and key need up to 100 kB.
+	maxSingle = 900_000
+	// slimLabels bounds each set of labels in a message that was larger, in bytes.
+	slimLabels = 1 << 10
 	// maxInFlight bounds the attempts in flight per integration: with a receiver
 	// that takes 100 ms, 160 messages a second.
 	maxInFlight = 16
@@ -158,6 +163,11 @@ type Actions struct {
 	// Superseded names the lanes of messages that were replaced or dropped
 	// before they were delivered.
 	Superseded []route.Lane
+	// Cut names the lanes of messages that were too large for the journal and tell
+	// less of their alert.
+	Cut []route.Lane
+	// CutAlerts counts the alerts of which less is kept than was said.
+	CutAlerts int
 }
 
 // ShardRecord is a record and where it belongs.

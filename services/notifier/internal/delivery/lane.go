@@ -65,6 +65,16 @@ func (m *member) owesResolved() bool {
 		(m.told == firing || (m.due && m.told != resolved))
 }
 
+// owesAny reports whether the receiver is to be told anything.
+func (l *lane) owesAny() bool {
+	for _, m := range l.members {
+		if rank(m) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // lane returns the lane of the key, which may be new.
 func (c *Core) lane(key route.Lane) *lane {
 	l := c.lanes[key]

@@ -87,7 +87,7 @@ func (c *Core) applyAttempted(at time.Time, att *deliveryv1.Attempted) {
 	if l.anyToldFiring() {
 		l.repeatAt = l.repeatDue(c.o.Start)
 	}
-	if said.GetLeftOver() > 0 {
+	if said.GetLeftOver() > 0 || l.flushAt.IsZero() && l.owesAny() {
 		l.flushAt = at
 	}
 	c.close(l)

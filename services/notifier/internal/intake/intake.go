@@ -33,6 +33,9 @@ const (
 	// JetStream takes 1 MiB.
 	maxTransitions = 500
 	maxBatch       = 512 << 10
+	// maxID bounds an alert's id, in bytes: a message names up to 500, in a
+	// record that has 1 MiB with its body of 240 KiB. Ours have some 40.
+	maxID = 256
 	// maxTries bounds how often a batch is tried against other writers before
 	// its sender is told to look for itself.
 	maxTries = 5
@@ -281,6 +284,8 @@ func checkTransition(tr *alertv1.Transition) error {
 		return errors.New("cause.log_id is missing")
 	case tr.GetAlert().GetId() == "":
 		return errors.New("alert.id is missing")
+	case len(tr.GetAlert().GetId()) > maxID:
+		return fmt.Errorf("alert.id has %d bytes, want at most %d", len(tr.GetAlert().GetId()), maxID)
 	}
 	switch tr.GetKind() {
 	case alertv1.TransitionKind_TRANSITION_KIND_FIRING,
