@@ -150,6 +150,10 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	}))
 
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		store.WarnOfEviction(ctx)
+		return nil
+	})
 	g.Go(func() error { return activation.Run(ctx) })
 	g.Go(func() error { return events.Run(ctx) })
 	g.Go(func() error { return eventLog.Run(ctx, reader.reached) })

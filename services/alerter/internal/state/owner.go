@@ -30,6 +30,47 @@ type Owner struct {
 	token     string
 	commit    uint64
 	last      []byte // the head as this owner last wrote it
+	held      held
+}
+
+// held is what lies beside a head: the keys of its hashes, and how long its
+// outbox is. About 100 bytes for each key.
+type held struct {
+	targets, active map[string]struct{}
+	outbox          int
+}
+
+// after returns how many fields a hash has after a change.
+func after(fields map[string]struct{}, change map[string][]byte) uint64 {
+	n := len(fields)
+	for field, value := range change {
+		switch _, there := fields[field]; {
+		case there && value == nil:
+			n--
+		case !there && value != nil:
+			n++
+		}
+	}
+	return uint64(n)
+}
+
+// follow makes the change that after counts.
+func follow(fields map[string]struct{}, change map[string][]byte) {
+	for field, value := range change {
+		if value == nil {
+			delete(fields, field)
+		} else {
+			fields[field] = struct{}{}
+		}
+	}
+}
+
+func fieldsOf(stored map[string][]byte) map[string]struct{} {
+	fields := make(map[string]struct{}, len(stored))
+	for field := range stored {
+		fields[field] = struct{}{}
+	}
+	return fields
 }
 
 // Token names the owner: random, and new at each takeover.
@@ -41,6 +82,7 @@ func (o *Owner) Token() string { return o.token }
 // ErrLost when it is gone; then the caller reads again.
 func (s *Store) Take(ctx context.Context, partition int, read *Saved) (*Owner, error) {
 	o := s.owner(partition, read)
+	o.held = held{fieldsOf(read.Targets), fieldsOf(read.Active), len(read.Outbox)}
 	change := Change{
 		Position:     read.Stored.GetPosition(),
 		Acknowledged: read.Stored.GetAcknowledged(),
@@ -84,7 +126,10 @@ func (o *Owner) Commit(ctx context.Context, change Change) error {
 }
 
 func (s *Store) owner(partition int, read *Saved) *Owner {
-	return &Owner{store: s, partition: partition, keys: keysOf(partition), token: rand.Text(), last: read.Head}
+	return &Owner{
+		store: s, partition: partition, keys: keysOf(partition), token: rand.Text(), last: read.Head,
+		held: held{map[string]struct{}{}, map[string]struct{}{}, 0},
+	}
 }
 
 // write brings change into Redis, after wiping what is there if wipe says so.
@@ -112,6 +157,9 @@ func (o *Owner) write(ctx context.Context, change Change, wipe bool) error {
 		case err == nil:
 			o.last = head
 			o.commit++
+			follow(o.held.targets, change.Targets)
+			follow(o.held.active, change.Active)
+			o.held.outbox += len(change.Push) - change.Trim
 			o.store.metrics.commits.Inc()
 			o.store.metrics.seconds.Observe(time.Since(began).Seconds())
 			return nil
@@ -231,6 +279,9 @@ func (o *Owner) head(c Change) ([]byte, error) {
 		Position:     c.Position,
 		Acknowledged: c.Acknowledged,
 		Fold:         c.Fold,
+		Targets:      after(o.held.targets, c.Targets),
+		Active:       after(o.held.active, c.Active),
+		Outbox:       uint64(o.held.outbox + len(c.Push) - c.Trim),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the head: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/redis/go-redis/v9"
@@ -18,7 +19,8 @@ import (
 type Saved struct {
 	// Head is the head as it lay there; nil when there was none.
 	Head []byte
-	// Stored is the decoded head; nil when there was none or it could not be read.
+	// Stored is the decoded head; nil when there was none, it could not be read,
+	// or some of what belongs to it is gone.
 	Stored *statev1.StoredHead
 	// Newer is true when a later version of this package wrote the head.
 	Newer bool
@@ -56,7 +58,22 @@ func (s *Store) Read(ctx context.Context, partition int) (*Saved, error) {
 		}
 		saved.Outbox = append(saved.Outbox, t)
 	}
+	if h := saved.Stored; h != nil && !complete(h, saved) {
+		s.metrics.incomplete.Inc()
+		s.log.LogAttrs(ctx, slog.LevelError, "Redis lost a part of a state; it is as good as absent",
+			slog.Int("partition", partition), slog.Uint64("targets", h.GetTargets()), slog.Int("targets_found", len(saved.Targets)),
+			slog.Uint64("alerts", h.GetActive()), slog.Int("alerts_found", len(saved.Active)),
+			slog.Uint64("outbox", h.GetOutbox()), slog.Int("outbox_found", len(saved.Outbox)))
+		saved.Stored = nil
+	}
 	return saved, nil
+}
+
+// complete tells whether all that a head counts is there: an eviction, or an
+// operator, can take one key and leave the others.
+func complete(h *statev1.StoredHead, s *Saved) bool {
+	return h.GetTargets() == uint64(len(s.Targets)) && h.GetActive() == uint64(len(s.Active)) &&
+		h.GetOutbox() == uint64(len(s.Outbox))
 }
 
 // exec runs queued commands. A key that is absent is no error.

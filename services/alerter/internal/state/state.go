@@ -118,6 +118,31 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
+// neverEvicts is the policy by which Redis refuses writes when it is full. By
+// any other it throws away what it was given.
+const neverEvicts = "noeviction"
+
+// WarnOfEviction says so once if Redis may throw states away when its memory is
+// full. It asks until Redis answers, or refuses to, or ctx ends.
+func (s *Store) WarnOfEviction(ctx context.Context) {
+	for n := 0; ; n++ {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		settings, err := s.redis.ConfigGet(attempt, "maxmemory-policy").Result()
+		cancel()
+		var refusal redis.Error
+		if err == nil || errors.As(err, &refusal) { // managed ones do not let anybody ask
+			if policy := settings["maxmemory-policy"]; err == nil && policy != neverEvicts {
+				s.log.LogAttrs(ctx, slog.LevelWarn, "Redis may evict states when its memory is full; partitions are then loaded anew. Set maxmemory-policy to "+neverEvicts,
+					slog.String("maxmemory_policy", policy))
+			}
+			return
+		}
+		if pause(ctx, n) != nil {
+			return
+		}
+	}
+}
+
 // keys are the names of a partition's keys. They share a hash tag, so that a
 // Redis Cluster keeps them in one slot and a transaction may span them.
 type keys struct{ head, targets, active, outbox string }
@@ -179,9 +204,10 @@ func pause(ctx context.Context, n int) error {
 }
 
 type metrics struct {
-	commits  prometheus.Counter
-	failures *prometheus.CounterVec
-	seconds  prometheus.Histogram
+	commits    prometheus.Counter
+	incomplete prometheus.Counter
+	failures   *prometheus.CounterVec
+	seconds    prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -189,6 +215,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		commits: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_alerter_commits_total",
 			Help: "Transactions that stored a partition's progress in Redis.",
+		}),
+		incomplete: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_alerter_incomplete_states_total",
+			Help: "States that Redis had lost a part of when they were read.",
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_alerter_commit_failures_total",
@@ -204,7 +234,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.failures.WithLabelValues(reason)
 	}
 	if r != nil {
-		r.MustRegister(m.commits, m.failures, m.seconds)
+		r.MustRegister(m.commits, m.incomplete, m.failures, m.seconds)
 	}
 	return m
 }

@@ -197,8 +197,8 @@ type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far the fold has come.
 	Head *Head `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
-	// TargetState under the target's token and JobTable under token + "/jobs",
-	// sorted by key.
+	// TargetState under the target's token, or under token + "/gone" after its
+	// removal, and JobTable under token + "/jobs", in the order of tokens.
 	Targets []*Entry `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
 	// AlertRecord under the alert's id, sorted by key.
 	Active        []*Entry `protobuf:"bytes,3,rep,name=active,proto3" json:"active,omitempty"`

@@ -39,7 +39,14 @@ type StoredHead struct {
 	// Newest cause that the notifier acknowledged. Absent when there is none.
 	Acknowledged *v1.Cause `protobuf:"bytes,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// The fold's own head, opaque to the store.
-	Fold          []byte `protobuf:"bytes,6,opt,name=fold,proto3" json:"fold,omitempty"`
+	Fold []byte `protobuf:"bytes,6,opt,name=fold,proto3" json:"fold,omitempty"`
+	// How many fields the hash of targets beside it has. Here and below, another
+	// number than is found means that Redis lost a key.
+	Targets uint64 `protobuf:"varint,7,opt,name=targets,proto3" json:"targets,omitempty"`
+	// How many fields the hash of alerts has.
+	Active uint64 `protobuf:"varint,8,opt,name=active,proto3" json:"active,omitempty"`
+	// How many transitions the outbox has.
+	Outbox        uint64 `protobuf:"varint,9,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +121,27 @@ func (x *StoredHead) GetFold() []byte {
 		return x.Fold
 	}
 	return nil
+}
+
+func (x *StoredHead) GetTargets() uint64 {
+	if x != nil {
+		return x.Targets
+	}
+	return 0
+}
+
+func (x *StoredHead) GetActive() uint64 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *StoredHead) GetOutbox() uint64 {
+	if x != nil {
+		return x.Outbox
+	}
+	return 0
 }
 
 // Position says how far a stored state reaches and what is needed to go on.
@@ -275,7 +303,7 @@ var File_tocsin_state_v1_stored_proto protoreflect.FileDescriptor
 
 const file_tocsin_state_v1_stored_proto_rawDesc = "" +
 	"\n" +
-	"\x1ctocsin/state/v1/stored.proto\x12\x0ftocsin.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/alert/v1/alert.proto\"\xe4\x01\n" +
+	"\x1ctocsin/state/v1/stored.proto\x12\x0ftocsin.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/alert/v1/alert.proto\"\xae\x02\n" +
 	"\n" +
 	"StoredHead\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1f\n" +
@@ -284,7 +312,10 @@ const file_tocsin_state_v1_stored_proto_rawDesc = "" +
 	"\x06commit\x18\x03 \x01(\x04R\x06commit\x125\n" +
 	"\bposition\x18\x04 \x01(\v2\x19.tocsin.state.v1.PositionR\bposition\x12:\n" +
 	"\facknowledged\x18\x05 \x01(\v2\x16.tocsin.alert.v1.CauseR\facknowledged\x12\x12\n" +
-	"\x04fold\x18\x06 \x01(\fR\x04fold\"\xaf\x01\n" +
+	"\x04fold\x18\x06 \x01(\fR\x04fold\x12\x18\n" +
+	"\atargets\x18\a \x01(\x04R\atargets\x12\x16\n" +
+	"\x06active\x18\b \x01(\x04R\x06active\x12\x16\n" +
+	"\x06outbox\x18\t \x01(\x04R\x06outbox\"\xaf\x01\n" +
 	"\bPosition\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12)\n" +
 	"\x10applied_sequence\x18\x02 \x01(\x04R\x0fappliedSequence\x12=\n" +
