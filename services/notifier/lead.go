@@ -84,6 +84,7 @@ func (l *leader) lead(ctx context.Context, lease *bus.Lease) error {
 		}
 	}()
 	options := l.courier
+	options.Valid = lease.Valid
 	c := courier.New(options)
 	in := intake.New(options.Conn, l.gate.metrics)
 	c.OnReady(func() {

@@ -35,6 +35,9 @@ const (
 	// longestWait bounds the sleep of the owner, so that a wall clock that leaps
 	// forward is noticed.
 	longestWait = 10 * time.Second
+	// leaseWait is how long the owner sleeps while its lease is not valid: it may
+	// still be renewed, and its end comes over a channel.
+	leaseWait = 100 * time.Millisecond
 	// maxWaiting stops the intake of alerts while so many records are not
 	// journaled: 20,000 of about 1 KiB are 20 MiB.
 	maxWaiting = 20_000
@@ -52,6 +55,10 @@ type Options struct {
 	Conn *bus.Conn
 	// Owner names this process in the journal.
 	Owner string
+	// Valid reports whether this process still leads, by its own clock. Nothing is
+	// decided or sent while it does not: the news that another one leads may wait
+	// behind a process that was stopped and woke up. Nil means always.
+	Valid func() bool
 	// Settings are routes and receivers.
 	Settings *settings.Settings
 	// Hold is how long an alert that was inhibited waits before it is told.
@@ -104,6 +111,9 @@ type query struct {
 
 // New returns a courier that has not begun.
 func New(o Options) *Courier {
+	if o.Valid == nil {
+		o.Valid = func() bool { return true }
+	}
 	return &Courier{
 		o:       o,
 		ready:   func() {},
@@ -270,8 +280,11 @@ func (c *Courier) apply(now time.Time, m delivery.AlertMessage) {
 	c.changed = true
 }
 
-// act lets the core decide, and does what it says.
+// act lets the core decide, and does what it says, while this process leads.
 func (c *Courier) act() {
+	if !c.o.Valid() {
+		return
+	}
 	out := c.core.Step(time.Now())
 	for _, r := range out.Records {
 		c.writer.Append(r)
@@ -290,7 +303,7 @@ func (c *Courier) act() {
 		c.running++
 		go func() {
 			select {
-			case c.results <- c.o.Sender.attempt(c.attempts, a):
+			case c.results <- c.o.Sender.attempt(c.attempts, c.o.Valid, a):
 			case <-c.gone:
 			}
 		}()
@@ -302,6 +315,9 @@ func (c *Courier) wait() time.Duration {
 	at, ok := c.core.Deadline()
 	if !ok {
 		return longestWait
+	}
+	if !c.o.Valid() {
+		return leaseWait
 	}
 	return min(max(0, time.Until(at)), longestWait)
 }

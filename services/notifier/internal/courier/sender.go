@@ -63,17 +63,24 @@ func (s *Sender) Close() {
 	}
 }
 
-// attempt makes one attempt.
-func (s *Sender) attempt(ctx context.Context, a delivery.Attempt) result {
+// notLeading is the outcome of attempts that were not made because this process
+// does not lead any more.
+var notLeading = delivery.Outcome{Canceled: true, Error: "the lease ended before the attempt"}
+
+// attempt makes one attempt, unless valid says that this process does not lead.
+func (s *Sender) attempt(ctx context.Context, valid func() bool, a delivery.Attempt) result {
 	begin := time.Now()
 	w := s.ways[[2]string{a.Lane.Receiver, a.Lane.Integration}]
 	r := result{attempt: a}
-	if w.Format == settings.FormatPrint {
+	switch {
+	case w.Format != settings.FormatPrint:
+		r.outcome = w.post(ctx, valid, a)
+	case valid():
 		r.outcome = s.print(a)
-	} else {
-		r.outcome = w.post(ctx, a)
+	default:
+		r.outcome = notLeading
 	}
-	r.outcome.Canceled = ctx.Err() != nil && !r.outcome.Told
+	r.outcome.Canceled = r.outcome.Canceled || ctx.Err() != nil && !r.outcome.Told
 	r.took = time.Since(begin)
 	return r
 }
@@ -87,7 +94,7 @@ func (s *Sender) print(a delivery.Attempt) delivery.Outcome {
 	return delivery.Outcome{Told: true}
 }
 
-func (w way) post(ctx context.Context, a delivery.Attempt) delivery.Outcome {
+func (w way) post(ctx context.Context, valid func() bool, a delivery.Attempt) delivery.Outcome {
 	to, err := w.Endpoint.URL()
 	if err != nil {
 		return delivery.Outcome{Error: err.Error()}
@@ -96,6 +103,11 @@ func (w way) post(ctx context.Context, a delivery.Attempt) delivery.Outcome {
 	header := http.Header{"Content-Type": {a.Body.ContentType}}
 	for name, value := range w.Key.Headers(a.ID, now, a.Body.Bytes) {
 		header.Set(name, value)
+	}
+	// The last thing before the request: reading a file or signing may have taken
+	// as long as the process was stopped.
+	if !valid() {
+		return notLeading
 	}
 	return outcome(w.client.Post(ctx, now, send.Request{URL: to, Header: header, Body: a.Body.Bytes}))
 }

@@ -55,11 +55,35 @@ func TestPrintedLinesAreHandedOutOneByOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	r := s.attempt(t.Context(), delivery.Attempt{
+	r := s.attempt(t.Context(), always, delivery.Attempt{
 		Lane: route.Lane{Receiver: "r", Integration: "tocsin/0"}, Body: delivery.Body{Bytes: []byte("one\ntwo\n")},
 	})
 	if !r.outcome.Told || !slices.Equal(lines, []string{"one", "two"}) {
 		t.Errorf("outcome %+v, lines %q", r.outcome, lines)
+	}
+}
+
+func always() bool { return true }
+
+func TestWhoDoesNotLeadSendsNothing(t *testing.T) {
+	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") }))
+	defer hook.Close()
+	never := func() bool { return false }
+	s := senderTo(t, hook.URL)
+	for way := range s.ways {
+		r := s.attempt(t.Context(), never, delivery.Attempt{Lane: route.Lane{Receiver: way[0], Integration: way[1]}})
+		if !r.outcome.Canceled || r.outcome.Told {
+			t.Errorf("outcome %+v, want canceled", r.outcome)
+		}
+	}
+	p, err := NewSender([]settings.Integration{{Receiver: "r", Name: "p", Format: settings.FormatPrint}}, "Tocsin/test",
+		func(line string) { t.Errorf("printed %q", line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.attempt(t.Context(), never, delivery.Attempt{Lane: route.Lane{Receiver: "r", Integration: "p"}, Body: delivery.Body{Bytes: []byte("x\n")}})
+	if !r.outcome.Canceled || r.outcome.Told {
+		t.Errorf("outcome %+v, want canceled", r.outcome)
 	}
 }
 
@@ -76,7 +100,7 @@ func TestAnAttemptThatWeEndIsNobodysFault(t *testing.T) {
 		<-entered
 		cancel(errStopping)
 	}()
-	r := s.attempt(ctx, delivery.Attempt{Lane: route.Lane{Receiver: "ops", Integration: "webhook/0"}})
+	r := s.attempt(ctx, always, delivery.Attempt{Lane: route.Lane{Receiver: "ops", Integration: "webhook/0"}})
 	if !r.outcome.Canceled || r.outcome.Error != errStopping.Error() {
 		t.Errorf("outcome %+v, want canceled because the notifier stops", r.outcome)
 	}
