@@ -210,8 +210,8 @@ func (f *Feed) Run(ctx context.Context) error {
 	}
 }
 
-// next waits until there is something to read and says from where. The
-// returned context ends when somebody needs an earlier message.
+// next waits until there is something to read and says from where: at or before
+// the next message that any partition needs. The returned context ends when somebody needs an earlier message.
 func (f *Feed) next(ctx context.Context) (read context.Context, from uint64, err error) {
 	select {
 	case <-ctx.Done():
@@ -224,6 +224,7 @@ func (f *Feed) next(ctx context.Context) (read context.Context, from uint64, err
 	defer f.mu.Unlock()
 	f.stop() // frees the context of the read before
 	f.stop = stop
+	from, f.rewind = f.rewind, 0
 	for _, s := range f.members {
 		switch {
 		case s == nil, s.dropped:
@@ -232,8 +233,11 @@ func (f *Feed) next(ctx context.Context) (read context.Context, from uint64, err
 		default:
 			s.done = max(s.done, f.position)
 		}
+		if s != nil && !s.dropped {
+			// Who joined last may be further than the reader was.
+			from = min(from, s.done+1)
+		}
 	}
-	from, f.rewind = f.rewind, 0
 	select {
 	case <-f.arrived: // of those that joined since
 	default:

@@ -131,6 +131,22 @@ func want(t *testing.T, what string, got []int, want ...int) {
 	}
 }
 
+// TestNobodyIsPassedOverForOneThatIsFurther has a partition join further on than
+// the reader is, which waits there for the first message of another.
+func TestNobodyIsPassedOverForOneThatIsFurther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		m.add(3, 3, 3)
+		f := begin(t, m)
+		near := f.Join(1, 4)
+		time.Sleep(time.Second)
+		far := f.Join(2, 6)
+		m.add(1, 2, 2)
+		want(t, "the near one got", drain(near), 4)
+		want(t, "the far one got", drain(far), 6)
+	})
+}
+
 func TestEachPartitionGetsItsOwnOnceAndInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()
