@@ -207,7 +207,25 @@ type logReader struct {
 func (r *logReader) read(ctx context.Context, from uint64, idle func(), handle func(bus.Delivery) error) error {
 	id := r.log.ID()
 	r.id.Store(&id)
-	return r.conn.Read(ctx, bus.ReadOptions{Stream: eventlog.Stream, From: from, Idle: idle}, handle)
+	err := r.conn.Read(ctx, bus.ReadOptions{Stream: eventlog.Stream, From: from, Idle: idle}, handle)
+	if errors.Is(err, bus.ErrStreamReplaced) {
+		return errors.Join(err, r.replaced(ctx, id))
+	}
+	return err
+}
+
+// replaced makes everybody load anew: the messages that were read last are no
+// longer what the log holds, so the states made of them may be wrong. A log
+// that was made anew is told by its creation; one that was cut and grew again
+// only by this.
+func (r *logReader) replaced(ctx context.Context, id string) error {
+	if err := r.log.Refresh(ctx); err != nil {
+		return err
+	}
+	if r.log.ID() != id {
+		return nil
+	}
+	return r.log.Raise(ctx, id, "")
 }
 
 func (r *logReader) readPartition(ctx context.Context, partition int, handle func(bus.Delivery) error) error {
