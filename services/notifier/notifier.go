@@ -1,8 +1,8 @@
 // Package notifier stores alerts and tells receivers about them.
 //
 // It promises that an alert that was accepted is stored; that every firing that a
-// route matched, and that no other alert inhibited, reaches the route's
-// receivers at least once; that a receiver that was told "firing" is told
+// route matched, and that no other alert inhibited then or within the hold
+// before, reaches the route's receivers at least once; that a receiver that was told "firing" is told
 // "resolved"; that repeats carry the same id and, for webhooks, equal bytes; and
 // that the state a receiver is told of a group never goes backwards. All of it
 // holds over crashes and restarts at any instant, as long as JetStream keeps

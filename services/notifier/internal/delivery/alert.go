@@ -103,6 +103,10 @@ func (c *Core) resolve(state *alertv1.Alert, version uint64, at time.Time) {
 	if a == nil {
 		return // nobody was told, and nobody is to be
 	}
+	if a.firing() && due(a.free, at) {
+		a.free = time.Time{} // it fired for the whole hold, so it is to be told
+		c.reconsider(a, at)
+	}
 	if a.firing() || a.state == nil {
 		a.version, a.stored = version, at
 	}

@@ -9,8 +9,9 @@
 // What it promises for each lane (one integration of one receiver, one group of
 // alerts), over any sequence of failures and restarts:
 //
-//   - an alert that fired while it was routed here and not inhibited is told;
-//     if it is over before that, it is told once, as resolved;
+//   - an alert that fired while it was routed here and not inhibited, nor had
+//     been within the hold, is told; if it is over before that, it is told once,
+//     as resolved;
 //   - what was told as firing is told as resolved later, also when it is
 //     inhibited or routed elsewhere by then;
 //   - a message is journaled before its first attempt, its body never changes,

@@ -102,6 +102,8 @@ func TestInhibition(t *testing.T) {
 	})
 	t.Run("what was inhibited and ends before its message is not told", func(t *testing.T) {
 		w := newWorld(t, strings.Replace(inhibiting, "group_interval: 1s", "group_interval: 1m", 1), both)
+		w.hold = 10 * time.Second
+		w.start()
 		w.fire("cause", name("Cause"))
 		w.fire("symptom", name("Symptom"))
 		w.wait(20 * time.Second)
@@ -113,6 +115,68 @@ func TestInhibition(t *testing.T) {
 		_, s := w.finish(told)
 		wantSaid(t, s, "all alerts resolved", map[string]string{"cause": "resolved"})
 		w.silent(time.Hour)
+	})
+	t.Run("what fired for the whole hold is told although it ends before its message", func(t *testing.T) {
+		w := newWorld(t, strings.Replace(inhibiting, "group_interval: 1s", "group_interval: 1m", 1), both)
+		w.hold = 10 * time.Second
+		w.start()
+		w.fire("cause", name("Cause"))
+		w.fire("symptom", name("Symptom"))
+		w.wait(20 * time.Second)
+		w.finish(told)
+		w.resolve("cause", name("Cause"))
+		w.now = w.now.Add(11 * time.Second)
+		w.resolve("symptom", name("Symptom"))
+		w.wait(time.Minute)
+		heard := map[string]string{}
+		for _, a := range w.running {
+			for id, is := range read(t, a).Alerts {
+				heard[id] = is
+			}
+		}
+		if heard["symptom"] != "resolved" || heard["cause"] != "resolved" {
+			t.Errorf("heard %v, want the ends of both", heard)
+		}
+	})
+	t.Run("a restart does not forget the hold", func(t *testing.T) {
+		for _, c := range []struct {
+			name         string
+			before, away func(*world)
+		}{
+			{"that begins while it is away", func(*world) {}, func(w *world) { w.resolve("cause", name("Cause")) }},
+			{"that begins afterwards", func(*world) {}, nil},
+			{"that runs", func(w *world) { w.resolve("cause", name("Cause")); w.wait(time.Second); w.finish(told) }, func(*world) {}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				w := newWorld(t, inhibiting, both)
+				w.hold = 10 * time.Second
+				w.start()
+				w.fire("cause", name("Cause"))
+				w.fire("symptom", name("Symptom"))
+				w.wait(10 * time.Second)
+				w.finish(told)
+				c.before(w)
+				w.save()
+				if c.away != nil {
+					c.away(w)
+				}
+				w.start()
+				if c.away == nil {
+					w.resolve("cause", name("Cause"))
+				}
+				w.wait(8 * time.Second)
+				for _, a := range w.running {
+					if read(t, a).Alerts["symptom"] != "" {
+						t.Fatalf("the symptom was told within the hold: %s", a.Body.Bytes)
+					}
+					w.core.Finished(a, told, w.now)
+				}
+				w.running = nil
+				w.wait(3 * time.Second)
+				_, s := w.finish(told)
+				wantSaid(t, s, "first notification", map[string]string{"symptom": "firing"})
+			})
+		}
 	})
 	t.Run("what was told is told as resolved, inhibited or not", func(t *testing.T) {
 		w := newWorld(t, inhibiting, both)

@@ -26,7 +26,8 @@ func (c *Core) Snapshot(now time.Time) *deliveryv1.Snapshot {
 	for _, a := range c.byVersion() {
 		if a.state != nil {
 			s.Alerts = append(s.Alerts, &deliveryv1.KnownAlert{
-				Alert: a.state, Version: a.version, Partition: uint32(a.partition), StoredAt: stamp(a.stored),
+				Alert: a.state, Version: a.version, Partition: uint32(a.partition),
+				StoredAt: stamp(a.stored), FreeAt: stamp(a.free),
 			})
 		}
 	}
@@ -68,9 +69,14 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 		a := c.alert(k.GetAlert().GetId())
 		a.state, a.version, a.partition = k.GetAlert(), k.GetVersion(), int(k.GetPartition())
 		a.stored, a.order = instant(k.GetStoredAt()), orderOf(a.state.GetLabels())
+		a.free = instant(k.GetFreeAt())
 		if a.firing() {
 			c.o.Inhibitor.Fire(a.id, a.state.GetLabels())
 		}
+	}
+	for _, a := range c.alerts {
+		// Else the end of its cause would look like none: it would not be held.
+		a.quiet = a.firing() && c.o.Inhibitor.Inhibited(a.id)
 	}
 	for _, ls := range s.GetLanes() {
 		c.restoreLane(ls)

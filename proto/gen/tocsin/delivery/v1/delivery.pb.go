@@ -479,8 +479,8 @@ func (x *Mention) GetVersion() uint64 {
 // replaces any earlier message of the lane that was not delivered.
 type Intended struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The message's id, also its webhook-id: a hash of the lane and of what
-	// changed.
+	// The message's id, also its webhook-id: a hash of the lane, of what changed
+	// and of the sequence.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// To whom, about which group.
 	Lane *Lane `protobuf:"bytes,2,opt,name=lane,proto3" json:"lane,omitempty"`
@@ -862,7 +862,9 @@ type KnownAlert struct {
 	// The partition that it came from.
 	Partition uint32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
 	// When that was stored.
-	StoredAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stored_at,json=storedAt,proto3" json:"stored_at,omitempty"`
+	StoredAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stored_at,json=storedAt,proto3" json:"stored_at,omitempty"`
+	// When it may be told, having been inhibited. Absent if it may be or was not.
+	FreeAt        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=free_at,json=freeAt,proto3" json:"free_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +923,13 @@ func (x *KnownAlert) GetPartition() uint32 {
 func (x *KnownAlert) GetStoredAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.StoredAt
+	}
+	return nil
+}
+
+func (x *KnownAlert) GetFreeAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FreeAt
 	}
 	return nil
 }
@@ -1171,13 +1180,14 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x12deliveries_created\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11deliveriesCreated\x12'\n" +
 	"\x0fshard_sequences\x18\x06 \x03(\x04R\x0eshardSequences\x126\n" +
 	"\x06alerts\x18\a \x03(\v2\x1e.tocsin.delivery.v1.KnownAlertR\x06alerts\x123\n" +
-	"\x05lanes\x18\b \x03(\v2\x1d.tocsin.delivery.v1.LaneStateR\x05lanes\"\xab\x01\n" +
+	"\x05lanes\x18\b \x03(\v2\x1d.tocsin.delivery.v1.LaneStateR\x05lanes\"\xe0\x01\n" +
 	"\n" +
 	"KnownAlert\x12,\n" +
 	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\rR\tpartition\x127\n" +
-	"\tstored_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bstoredAt\"\xf3\x02\n" +
+	"\tstored_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bstoredAt\x123\n" +
+	"\afree_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06freeAt\"\xf3\x02\n" +
 	"\tLaneState\x12,\n" +
 	"\x04lane\x18\x01 \x01(\v2\x18.tocsin.delivery.v1.LaneR\x04lane\x123\n" +
 	"\atold_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06toldAt\x129\n" +
@@ -1256,18 +1266,19 @@ var file_tocsin_delivery_v1_delivery_proto_depIdxs = []int32{
 	11, // 19: tocsin.delivery.v1.Snapshot.lanes:type_name -> tocsin.delivery.v1.LaneState
 	17, // 20: tocsin.delivery.v1.KnownAlert.alert:type_name -> tocsin.alert.v1.Alert
 	15, // 21: tocsin.delivery.v1.KnownAlert.stored_at:type_name -> google.protobuf.Timestamp
-	4,  // 22: tocsin.delivery.v1.LaneState.lane:type_name -> tocsin.delivery.v1.Lane
-	15, // 23: tocsin.delivery.v1.LaneState.told_at:type_name -> google.protobuf.Timestamp
-	12, // 24: tocsin.delivery.v1.LaneState.members:type_name -> tocsin.delivery.v1.MemberState
-	6,  // 25: tocsin.delivery.v1.LaneState.pending:type_name -> tocsin.delivery.v1.Intended
-	15, // 26: tocsin.delivery.v1.LaneState.next_attempt:type_name -> google.protobuf.Timestamp
-	15, // 27: tocsin.delivery.v1.LaneState.flush_at:type_name -> google.protobuf.Timestamp
-	16, // 28: tocsin.delivery.v1.MemberState.told:type_name -> tocsin.alert.v1.AlertState
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	15, // 22: tocsin.delivery.v1.KnownAlert.free_at:type_name -> google.protobuf.Timestamp
+	4,  // 23: tocsin.delivery.v1.LaneState.lane:type_name -> tocsin.delivery.v1.Lane
+	15, // 24: tocsin.delivery.v1.LaneState.told_at:type_name -> google.protobuf.Timestamp
+	12, // 25: tocsin.delivery.v1.LaneState.members:type_name -> tocsin.delivery.v1.MemberState
+	6,  // 26: tocsin.delivery.v1.LaneState.pending:type_name -> tocsin.delivery.v1.Intended
+	15, // 27: tocsin.delivery.v1.LaneState.next_attempt:type_name -> google.protobuf.Timestamp
+	15, // 28: tocsin.delivery.v1.LaneState.flush_at:type_name -> google.protobuf.Timestamp
+	16, // 29: tocsin.delivery.v1.MemberState.told:type_name -> tocsin.alert.v1.AlertState
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_delivery_v1_delivery_proto_init() }
