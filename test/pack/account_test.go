@@ -75,7 +75,7 @@ var accountProofs = []proof{
 			}},
 			{"one endpoint in the list that the key may not call", func(w *world) {
 				w.polled(ruletest.Polls{OK: 39, Failed: 1, Reasons: map[string]int64{"unauthorized": 1}, Targets: 60, Failing: 1})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a minute and a half of 401 while RunPod deploys", func(w *world) {
 				w.wellFor(10 * time.Minute)
@@ -184,7 +184,7 @@ var accountProofs = []proof{
 			{"RunPod is down and the heartbeats say so", func(w *world) {
 				w.wellFor(10 * time.Minute)
 				w.polled(down)
-				w.stays(12 * time.Hour)
+				w.stays(night)
 			}},
 		},
 	},
@@ -205,7 +205,7 @@ var accountProofs = []proof{
 			w.Shrunk(60, 13, false)
 			w.firesAfter(0)
 			w.Shrunk(60, 20, false)
-			w.stays(12 * time.Hour)
+			w.stays(night)
 		}},
 		resolves: story{"when the targets are back", func(w *world) {
 			w.wellFor(10 * time.Minute)
@@ -304,7 +304,7 @@ func apiDown(rule string, after time.Duration) proof {
 		quiet: []story{
 			{"half of the targets fail all night", func(w *world) {
 				w.polled(halfDown)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"an outage that ends in time", func(w *world) {
 				w.wellFor(10 * time.Minute)
@@ -316,12 +316,12 @@ func apiDown(rule string, after time.Duration) proof {
 			{"a rejected key is another rule's", func(w *world) {
 				w.wellFor(10 * time.Minute)
 				w.polled(rejected)
-				w.stays(12 * time.Hour)
+				w.stays(night)
 				w.WantFiring("RunPodKeyRejected")
 			}},
 			{"an account without targets", func(w *world) {
 				w.polled(ruletest.Polls{OK: 1})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	}

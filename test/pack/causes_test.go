@@ -59,7 +59,7 @@ var causeProofs = []proof{
 				w.Stop(ruletest.Endpoint(img))
 				w.quiet(5 * time.Minute)
 				w.Remove(ruletest.Endpoint(img))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -95,7 +95,7 @@ var causeProofs = []proof{
 		quiet: []story{
 			{"an endpoint that is switched off and has no jobs", func(w *world) {
 				w.endpoint(img, 0, parked)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.WantFiring()
 			}},
 			{"max workers is 0 for 45 seconds of a release", func(w *world) {
@@ -155,18 +155,18 @@ var causeProofs = []proof{
 				purged.InQueue = 0
 				w.becomes(img, purged)
 				w.resolvesAfter(15 * time.Minute)
-				w.stays(12 * time.Hour)
+				w.stays(night)
 			}},
 			{"one unhealthy worker beside others that work", func(w *world) {
 				s := busy
 				s.Unhealthy, s.InQueue = 1, 4
 				w.endpoint(img, 5, s)
 				w.changing(img, s, works)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"an unhealthy worker that is left at an idle endpoint", func(w *world) {
 				w.endpoint(img, 5, ruletest.Sample{Completed: 535, Unhealthy: 1})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"no worker at all is no crash loop, nor one that crashed before a long start", func(w *world) {
 				w.breaks(throttling)
@@ -283,7 +283,7 @@ var causeProofs = []proof{
 						s.Completed += 2
 					}
 				})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a cold start of 6 minutes", func(w *world) {
 				w.breaks(starting)
@@ -337,7 +337,7 @@ var causeProofs = []proof{
 				s.Initializing, s.InQueue = 2, 9
 				w.endpoint(img, 5, s)
 				w.changing(img, s, works)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"workers that start for half an hour although nothing waits", func(w *world) {
 				s := starting
@@ -383,7 +383,7 @@ var causeProofs = []proof{
 			{"the first sight of any value is no change", func(w *world) {
 				w.endpoint(img, 0, parked)
 				w.endpoint("vision-two", 2, parked)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"it is raised, and other settings change", func(w *world) {
 				w.endpoint(img, 2, parked)

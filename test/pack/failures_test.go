@@ -75,22 +75,22 @@ var failureProofs = []proof{
 			{"inputs that are refused all night, which are the caller's failures", func(w *world) {
 				w.endpoint(img, 5, busy)
 				w.changing(img, busy, refusals(w, 5))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"4 % fail all night", func(w *world) {
 				w.turns(share(24, 1))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"9 failures in a quarter of an hour, half of all jobs", func(w *world) {
 				w.turns(every(7, share(1, 1)))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"the first sight of an endpoint with many failures in its life", func(w *world) {
 				s := busy
 				s.Failed = 5000
 				w.endpoint(img, 5, s)
 				w.changing(img, s, share(10, 0))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"29 of 479 jobs failed in a night in which nobody looked", func(w *world) {
 				w.endpoint(img, 5, busy)
@@ -102,7 +102,7 @@ var failureProofs = []proof{
 				s := w.life(img).sample
 				s.Completed, s.Failed = s.Completed+450, s.Failed+29
 				w.changing(img, s, every(4, share(1, 0)))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"RunPod begins to count anew", func(w *world) {
 				s := busy
@@ -138,23 +138,23 @@ var failureProofs = []proof{
 			{"refused inputs alone, at an endpoint that does nothing else", func(w *world) {
 				w.endpoint(img, 5, busy)
 				w.changing(img, busy, refusals(w, 0))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"160 failures at once and then none", func(w *world) {
 				w.turns(share(0, 160))
 				w.quiet(step)
 				w.changing(img, w.life(img).sample, share(10, 0))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"9 % fail all night: a warning, no page", func(w *world) {
 				w.turns(share(10, 1))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.WantFiring("HighFailureRate")
 			}},
 			{"an endpoint whose owner expects failures", func(w *world) {
 				w.endpoint("vision-patient", 5, busy)
 				w.changing("vision-patient", busy, share(10, 5))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.WantFiring()
 			}},
 		},
@@ -200,7 +200,7 @@ func allFailing(rule string, least int) proof {
 		holds: story{"until a success, although the failures are long ago", func(w *world) {
 			failing(w, least)
 			w.firesAfter(time.Duration(least) * step)
-			w.stays(12 * time.Hour)
+			w.stays(night)
 			w.blinds()
 			w.stays(time.Hour)
 		}},
@@ -215,12 +215,12 @@ func allFailing(rule string, least int) proof {
 		quiet: []story{
 			{"one failure less", func(w *world) {
 				failing(w, least-1)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"refused inputs alone", func(w *world) {
 				w.endpoint(img, 5, busy)
 				w.changing(img, busy, refusals(w, 0))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"one success an hour among failures", func(w *world) {
 				w.endpoint(img, 5, busy)
@@ -233,7 +233,7 @@ func allFailing(rule string, least int) proof {
 						s.Failed++
 					}
 				}))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			aParkedEndpoint,
 		},

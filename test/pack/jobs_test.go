@@ -193,7 +193,7 @@ var followedProofs = []proof{
 			{"a job that is said to wait where nothing waits", func(w *world) {
 				w.piles(img, 0, 1)
 				w.follows("forgotten", inQueue)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"an endpoint whose owner lets jobs wait for 2 hours", func(w *world) {
 				w.piles("vision-patient", 7, 1)
@@ -273,7 +273,7 @@ var followedProofs = []proof{
 				w.changing(img, w.life(img).sample, share(10, 0))
 				w.quiet(time.Minute)
 				w.JobIs(img, "forgotten", lost)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},

@@ -2,7 +2,6 @@ package pack
 
 import (
 	"testing"
-	"time"
 
 	"github.com/tocsin-dev/tocsin/services/alerter/ruletest"
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
@@ -31,7 +30,7 @@ func TestNobodyIsWokenInAQuietNight(t *testing.T) {
 	t.Parallel()
 	rules, raw := ruletest.New(t, pack(t)), ruletest.New(t, ruletest.Parse(t, rawThresholds))
 	w := newWatch(t, sim.QuietNight(), rules, raw)
-	w.pass(12 * time.Hour)
+	w.pass(wholeNight)
 
 	pages, digest := 0, 0
 	for _, l := range w.lines(rules) {
@@ -55,7 +54,7 @@ func TestNobodyIsWokenInAQuietNight(t *testing.T) {
 			total++
 		}
 	}
-	t.Logf("pages %d, digest %d, raw thresholds %d: %v", pages, digest, total, thresholds)
+	t.Logf("%s: pages %d, digest %d, raw thresholds %d: %v", wholeNight, pages, digest, total, thresholds)
 	if total < 100 || thresholds["QueueOver100"] == 0 || thresholds["NoIdleWorkers"] == 0 {
 		t.Errorf("raw thresholds would have sent %d notices: the night does not look like trouble", total)
 	}

@@ -48,17 +48,17 @@ var (
 		s := ruletest.Sample{Completed: 535}
 		w.endpoint(img, 5, s)
 		w.changing(img, s, bursts(&s))
-		w.quiet(12 * time.Hour)
+		w.quiet(night)
 		w.WantFiring()
 	}}
 	aParkedEndpoint = story{"a parked endpoint at 535/0, seen for the first time", func(w *world) {
 		w.endpoint(img, 3, parked)
-		w.quiet(12 * time.Hour)
+		w.quiet(night)
 		w.WantFiring()
 	}}
 	aLoneThrottledWorker = story{"a lone throttled worker that an idle endpoint was left with", func(w *world) {
 		w.endpoint(img, 3, ruletest.Sample{Completed: 800, Throttled: 1})
-		w.quiet(12 * time.Hour)
+		w.quiet(night)
 		w.WantFiring()
 	}}
 	aLoadBalancer = story{"a load balancer, which has no queue and no health", func(w *world) {

@@ -85,7 +85,7 @@ var podProofs = []proof{
 			{"a pod that nobody expects to run", func(w *world) {
 				w.runs(devPod)
 				w.pod(devPod, without("EXITED"))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.Remove(ruletest.Pod(devPod))
 				w.quiet(time.Hour)
 			}},
@@ -101,7 +101,7 @@ var podProofs = []proof{
 			{"the list of pods fails", func(w *world) {
 				w.runs(prodPod)
 				w.Stop(ruletest.Pod(prodPod))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -144,7 +144,7 @@ var podProofs = []proof{
 			{"a pod that nobody expects to run", func(w *world) {
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(2))
 				w.pod(devPod, without("STARTING"))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -163,7 +163,7 @@ var podProofs = []proof{
 			w.pod(devPod, without("ERROR"))
 			w.pends(2*time.Minute - step)
 			w.firesAfter(step)
-			w.stays(12 * time.Hour)
+			w.stays(night)
 			w.Stop(ruletest.Pod(devPod))
 			w.stays(time.Hour)
 		}},
@@ -172,13 +172,13 @@ var podProofs = []proof{
 			w.pod(devPod, without("EXITED"))
 			w.firesAfter(2 * time.Minute)
 			w.resolvesAfter(13 * time.Minute)
-			w.stays(12 * time.Hour)
+			w.stays(night)
 		}},
 		quiet: []story{
 			{"a pod that was stopped long ago, seen for the first time", func(w *world) {
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(2))
 				w.pod(devPod, without("EXITED"))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.WantFiring()
 			}},
 			{"a pod that should run is another rule's", func(w *world) {
@@ -289,13 +289,13 @@ var podProofs = []proof{
 			{"a pod of which RunPod never told the GPUs", func(w *world) {
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(2))
 				w.pod(devPod, gpuless)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.WantFiring()
 			}},
 			{"a pod without GPUs", func(w *world) {
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(0))
 				w.pod(devPod, gpuless)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a pod that stops", func(w *world) {
 				w.runs(devPod)
@@ -343,7 +343,7 @@ var podProofs = []proof{
 				s.CPU = 1
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(1))
 				w.pod(devPod, s)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a sample in three is missing", func(w *world) {
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(1))
@@ -368,14 +368,14 @@ var podProofs = []proof{
 				s.CostPerHour = 0
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(1))
 				w.pod(devPod, s)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"one busy GPU of two", func(w *world) {
 				s := idling
 				s.GPUs = []float64{0, 90}
 				w.Discover(ruletest.Pod(devPod), ruletest.PodSpec(2))
 				w.pod(devPod, s)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 				w.WantFiring()
 			}},
 		},

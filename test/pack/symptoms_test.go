@@ -26,7 +26,7 @@ func batchOf(within time.Duration) func(*world) {
 		w.endpoint(img, 60, parked)
 		w.quiet(time.Hour)
 		w.changing(img, ruletest.Sample{Completed: 535, InQueue: 10_000, Running: 60, InProgress: 60}, batch(within))
-		w.quiet(11 * time.Hour)
+		w.quiet(night)
 		w.WantFiring()
 	}
 }
@@ -97,7 +97,7 @@ var symptomProofs = []proof{
 				s := busy
 				s.InQueue = 2
 				w.endpoint(img, 5, s)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a queue that is empty every 4 minutes", func(w *world) {
 				w.endpoint(img, 5, busy)
@@ -107,7 +107,7 @@ var symptomProofs = []proof{
 					s.InQueue = int64(min(poll%16, 9))
 					s.Completed++
 				})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"jobs that wait because every worker is busy, or was a moment ago", func(w *world) {
 				w.piles(img, 9, 1)
@@ -151,21 +151,21 @@ var symptomProofs = []proof{
 			{"a batch of 10,000 jobs that drains in 35 minutes", func(w *world) {
 				w.endpoint(img, 60, parked)
 				w.changing(img, ruletest.Sample{Completed: 535, InQueue: 10_000, Running: 60, InProgress: 60}, batch(35*time.Minute))
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a long queue at an endpoint that works fast", func(w *world) {
 				w.piles(img, 150, 2)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a queue of 100, and one of 1,200 where 60 workers may run", func(w *world) {
 				w.endpoint(img, 5, workerless)
 				w.becomes(img, ruletest.Sample{InQueue: 100, Running: 5})
 				w.endpoint("vision-large", 60, ruletest.Sample{InQueue: 1200, Running: 60})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"an endpoint whose owner set another threshold", func(w *world) {
 				w.piles("vision-patient", 4000, 1)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -209,7 +209,7 @@ var symptomProofs = []proof{
 			}},
 			{"a queue that stays as it is", func(w *world) {
 				w.piles(img, 150, 1)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -238,16 +238,16 @@ var symptomProofs = []proof{
 			aBatchOf10000,
 			{"a queue of 60 at an endpoint that works fast", func(w *world) {
 				w.piles(img, 60, 2)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a queue that is short every 4 minutes", func(w *world) {
 				w.piles(img, 60, 1)
 				w.changing(img, w.life(img).sample, func(s *ruletest.Sample) { s.Completed++; s.InQueue = s.Completed % 16 * 10 })
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"an endpoint whose owner set another threshold", func(w *world) {
 				w.piles("vision-patient", 4000, 1)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -283,7 +283,7 @@ var symptomProofs = []proof{
 			aBatchOf10000,
 			{"all workers are busy and the queue stays as it is", func(w *world) {
 				w.piles(img, 9, 1)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"the queue of a disabled endpoint grows", func(w *world) {
 				w.endpoint(img, 0, workerless)
@@ -339,7 +339,7 @@ var symptomProofs = []proof{
 				s := busy
 				s.InQueue = 2
 				w.endpoint(img, 5, s)
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 		},
 	},
@@ -383,7 +383,7 @@ var symptomProofs = []proof{
 				poll := 0
 				w.endpoint(img, 5, busy)
 				w.changing(img, busy, func(s *ruletest.Sample) { s.Completed++; poll++; s.Unhealthy = int64(poll / 20 % 2) })
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			{"a crash loop is another rule's, also when it ends", func(w *world) {
 				w.breaks(crashing)
@@ -402,7 +402,7 @@ var symptomProofs = []proof{
 						s.Unhealthy = 0
 					}
 				})
-				w.quiet(12 * time.Hour)
+				w.quiet(night)
 			}},
 			aBurstFromZero,
 			aLoneThrottledWorker,
