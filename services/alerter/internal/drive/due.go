@@ -55,11 +55,12 @@ func (s *session) tickDue() time.Time {
 	return later(due, later(s.lastTick.Add(tickLeast), s.began.Add(settleTime)))
 }
 
-// askForTick publishes a tick, unless messages wait that move time anyway or
-// the tick before is still on its way.
+// askForTick publishes a tick, unless messages of the partition wait that move
+// its time anyway or the tick before is still on its way. Other partitions' do
+// not count: under a load that nobody keeps up with, its time must go on.
 func (s *session) askForTick(ctx context.Context, now time.Time) {
 	s.lastTick = now
-	if !s.quiet() || !s.ticking.CompareAndSwap(false, true) {
+	if len(s.sub.C()) > 0 || s.part.AppliedSeq() < s.tickSeq.Load() || !s.ticking.CompareAndSwap(false, true) {
 		return
 	}
 	s.work.Go(func() {
@@ -67,13 +68,15 @@ func (s *session) askForTick(ctx context.Context, now time.Time) {
 		ctx, cancel := context.WithTimeout(ctx, tickTimeout)
 		defer cancel()
 		tick := bus.Message{Subject: event.PartitionSubject(s.index, event.KindTick), Data: s.d.tick}
-		if _, err := s.d.Publish(ctx, tick); err != nil {
+		ack, err := s.d.Publish(ctx, tick)
+		if err != nil {
 			if ctx.Err() == nil {
 				s.d.Log.LogAttrs(ctx, slog.LevelWarn, "tick not published",
 					slog.Int("partition", s.index), slog.Any("err", err))
 			}
 			return
 		}
+		s.tickSeq.Store(ack.Seq)
 		s.d.metrics.ticks.Inc()
 	})
 }

@@ -34,6 +34,9 @@ const (
 	// snapshotMessages is how many messages one snapshot may be behind: at the
 	// required 50,000 events/s a partition replays them in a second.
 	snapshotMessages = 50_000
+	// resumeAt is how many transitions may wait when a partition that stood still
+	// goes on: 5,000 further ones are ten batches of the notifier apart.
+	resumeAt = outbox.Capacity / 2
 	// savesAtOnce bounds the snapshots in flight. Each holds a state twice, at
 	// most 2 x 16 MB.
 	savesAtOnce = 4
@@ -81,6 +84,7 @@ type session struct {
 	lastMessage time.Time // when the last message was applied
 	lastTick    time.Time // when the last tick was asked for
 	ticking     atomic.Bool
+	tickSeq     atomic.Uint64 // of the last tick that was published
 
 	unsaved  int       // messages applied since the last snapshot
 	saveAt   time.Time // when the next snapshot is due
@@ -168,9 +172,11 @@ func (s *session) run(ctx context.Context, changed <-chan struct{}) error {
 	}
 }
 
-// stalled keeps the feed from waiting for a partition whose outbox is full.
+// stalled keeps the feed from waiting for a partition whose outbox is full. Each
+// time that it goes on, the reader goes back for it and the others wait, so it
+// stands still until half of the outbox is sent.
 func (s *session) stalled() bool {
-	full := s.queue.Full()
+	full := s.queue.Full() || s.paused && s.queue.Len() > resumeAt
 	switch {
 	case full && !s.paused:
 		s.d.metrics.stalls.Inc()

@@ -83,9 +83,6 @@ type UnknownRulesError struct {
 	Hash string
 }
 
-// ErrUnknownRules is the former name of UnknownRulesError.
-type ErrUnknownRules = UnknownRulesError //nolint:errname // the name by which callers know it
-
 // Error names the rule set.
 func (e UnknownRulesError) Error() string { return fmt.Sprintf("rule set %s is not loaded", e.Hash) }
 

@@ -31,6 +31,9 @@ const (
 	// that it folds. A log that was replaced costs at most that much wrong work,
 	// none of which enters the new log's states.
 	lookEvery = 2 * time.Second
+	// settleWait is the pause after another replica wrote the key first, or nobody
+	// knows: 64 partitions of a few replicas may try at once.
+	settleWait = 20 * time.Millisecond
 	// lookTimeout bounds one look.
 	lookTimeout = 5 * time.Second
 )
@@ -192,8 +195,12 @@ func (l *Log) settle(ctx context.Context, created time.Time, next func(record) (
 		if !errors.Is(err, bus.ErrExists) && !errors.Is(err, bus.ErrWrongSequence) && !errors.Is(err, bus.ErrUnknownOutcome) {
 			return err
 		}
-		if ctx.Err() != nil {
+		timer := time.NewTimer(settleWait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
+		case <-timer.C:
 		}
 	}
 }

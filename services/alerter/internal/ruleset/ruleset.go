@@ -5,6 +5,10 @@
 // replicas change at the same point of the log, and a replay uses the rules of
 // its time. Rule sets are never removed: a log or a snapshot may name them, and
 // a year of daily changes is a few megabytes.
+//
+// A replica cannot tell a file that was put back on purpose from one that is
+// out of date: each start brings the replica's own files into force if they are
+// not. All replicas must have the same ones; the last to start decides.
 package ruleset
 
 import (
@@ -46,6 +50,10 @@ type Bucket interface {
 	Get(ctx context.Context, key string) (value []byte, rev uint64, ok bool, err error)
 	// Put sets key to value.
 	Put(ctx context.Context, key string, value []byte) (uint64, error)
+	// Create sets key if it has no value.
+	Create(ctx context.Context, key string, value []byte) (uint64, error)
+	// Update sets key if its revision is still rev.
+	Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error)
 }
 
 // Library holds rule sets. It is safe for concurrent use.
@@ -180,7 +188,7 @@ func (a *Activation) Activate(ctx context.Context, logID string) error {
 	if err := a.keep(ctx); err != nil {
 		return fmt.Errorf("store rule set %s: %w", hash, err)
 	}
-	value, _, _, err := a.Library.meta.Get(ctx, key)
+	value, rev, ok, err := a.Library.meta.Get(ctx, key)
 	if err != nil {
 		return fmt.Errorf("find the rule set in force: %w", err)
 	}
@@ -202,7 +210,14 @@ func (a *Activation) Activate(ctx context.Context, logID string) error {
 	if err := a.Publish(ctx, messages); err != nil {
 		return fmt.Errorf("publish the activation of rule set %s: %w", hash, err)
 	}
-	if _, err := a.Library.meta.Put(ctx, key, []byte(logID+" "+hash)); err != nil {
+	// When another replica was faster with other files, nobody knows which set
+	// came last: an error, so that the next attempt makes it certain.
+	if ok {
+		_, err = a.Library.meta.Update(ctx, key, []byte(logID+" "+hash), rev)
+	} else {
+		_, err = a.Library.meta.Create(ctx, key, []byte(logID+" "+hash))
+	}
+	if err != nil {
 		return fmt.Errorf("note the rule set in force: %w", err)
 	}
 	a.Logger.LogAttrs(ctx, slog.LevelInfo, "rule set activated", slog.String("rule_set", hash),

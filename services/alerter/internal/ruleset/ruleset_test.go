@@ -52,6 +52,7 @@ func configured(t *testing.T) *engine.Program {
 type bucket struct {
 	mu     sync.Mutex
 	values map[string][]byte // guarded by mu
+	rev    uint64            // guarded by mu; of all keys
 	err    error             // guarded by mu
 }
 
@@ -59,7 +60,7 @@ func (b *bucket) Get(_ context.Context, key string) ([]byte, uint64, bool, error
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	value, ok := b.values[key]
-	return value, 1, ok, b.err
+	return value, b.rev, ok, b.err
 }
 
 func (b *bucket) Put(_ context.Context, key string, value []byte) (uint64, error) {
@@ -68,8 +69,23 @@ func (b *bucket) Put(_ context.Context, key string, value []byte) (uint64, error
 	if b.err != nil {
 		return 0, b.err
 	}
+	b.rev++
 	b.values[key] = value
-	return 1, nil
+	return b.rev, nil
+}
+
+func (b *bucket) Create(ctx context.Context, key string, value []byte) (uint64, error) {
+	if _, _, ok, _ := b.Get(ctx, key); ok {
+		return 0, bus.ErrExists
+	}
+	return b.Put(ctx, key, value)
+}
+
+func (b *bucket) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	if _, now, _, _ := b.Get(ctx, key); now != rev {
+		return 0, bus.ErrWrongSequence
+	}
+	return b.Put(ctx, key, value)
 }
 
 func newBuckets() (sets, meta *bucket) {
@@ -200,6 +216,42 @@ func TestActivateIsNotNotedBeforeItIsDone(t *testing.T) {
 	s.err = nil
 	if err := s.Activate(t.Context(), "log-1"); err != nil || s.count() != 1 {
 		t.Errorf("after the failure: %d batches, %v; want one", s.count(), err)
+	}
+}
+
+// TestReplicasWithOtherFilesAgreeOnWhatIsInForce has a second replica activate
+// its own files between the first one's messages and its note of them.
+func TestReplicasWithOtherFilesAgreeOnWhatIsInForce(t *testing.T) {
+	for name, before := range map[string]bool{"for the first time": false, "after others": true} {
+		t.Run(name, func(t *testing.T) {
+			sets, meta := newBuckets()
+			if before {
+				meta.values["rules"] = []byte("log-1 others")
+			}
+			var log []string // what was published, in order
+			slow, quick := newStage(t, sets, meta), newStage(t, sets, meta)
+			quick.Set = parseText(t, strings.Replace(text, "> 1", "> 2", 1))
+			quick.Publish = func(context.Context, []bus.Message) error {
+				log = append(log, quick.Set.Hash)
+				return nil
+			}
+			slow.Publish = func(ctx context.Context, _ []bus.Message) error {
+				if log = append(log, slow.Set.Hash); len(log) > 1 {
+					return nil
+				}
+				return quick.Activate(ctx, "log-1")
+			}
+			if err := slow.Activate(t.Context(), "log-1"); err == nil {
+				t.Error("the first notes its set over the second's without a word")
+			}
+			if err := slow.Activate(t.Context(), "log-1"); err != nil {
+				t.Fatal(err)
+			}
+			hash, err := slow.Library.Last(t.Context())
+			if err != nil || hash != log[len(log)-1] {
+				t.Errorf("noted as in force is %s, %v; the log ends with %s", hash, err, log[len(log)-1])
+			}
+		})
 	}
 }
 
