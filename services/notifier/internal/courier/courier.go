@@ -9,6 +9,7 @@
 package courier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,6 +95,8 @@ type Courier struct {
 	alertsState     bus.StreamState
 	deliveriesState bus.StreamState
 	changed         bool       // since the last snapshot
+	unstored        int        // records that the core has and the journal may not
+	saveDue         bool       // a snapshot is due once everything is stored
 	saving          bool       // a snapshot is being stored
 	saveDone        chan error // its end
 
@@ -168,19 +171,28 @@ func (c *Courier) Run(ctx, lost context.Context) error {
 	if err != nil {
 		return err
 	}
-	g, helping := errgroup.WithContext(lost)
-	helping, dismiss := context.WithCancelCause(helping)
-	g.Go(func() error { return c.readAlerts(helping) })
-	g.Go(func() error { return c.writer.Run(helping) })
-	g.Go(func() error {
-		defer dismiss(errDone)
-		return c.lead(ctx, helping, first)
-	})
-	err = g.Wait()
+	err = accompany(lost, func(helping context.Context) error { return c.lead(ctx, helping, first) },
+		c.readAlerts, c.writer.Run)
 	if errors.Is(err, errDone) || errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// accompany runs lead beside helpers, which end when it does, and returns the
+// error of whichever failed first; errDone when lead ended well.
+func accompany(ctx context.Context, lead func(helping context.Context) error, helpers ...func(context.Context) error) error {
+	g, helping := errgroup.WithContext(ctx)
+	helping, dismiss := context.WithCancelCause(helping)
+	for _, help := range helpers {
+		g.Go(func() error { return help(helping) })
+	}
+	g.Go(func() error {
+		err := lead(helping)
+		dismiss(cmp.Or(err, errDone)) // the helpers end with the cause, and may be first to say so
+		return err
+	})
+	return g.Wait()
 }
 
 // lead owns the core from the catch-up to the end.
@@ -194,6 +206,9 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 	c.mourn(ctx, c.core.GoLive(time.Now()))
 	if first {
 		// From here on everything is to be told, so a restart must know where "here" is.
+		if err := c.settle(helping); err != nil {
+			return err
+		}
 		if err := c.save(helping); err != nil {
 			return err
 		}
@@ -225,7 +240,17 @@ func (c *Courier) loop(ctx, helping context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		c.act()
+		// A snapshot must not know more than the journal, so nothing is decided
+		// from when it is due until all is stored: one write to the journal.
+		results := c.results
+		if c.saveDue && c.unstored == 0 {
+			c.saveLater(helping)
+		}
+		if c.saveDue {
+			results = nil
+		} else {
+			c.act()
+		}
 		timer.Reset(c.wait())
 		select {
 		case <-ctx.Done():
@@ -235,16 +260,16 @@ func (c *Courier) loop(ctx, helping context.Context) error {
 		case m := <-c.input():
 			c.take(m)
 		case <-c.idle:
-		case r := <-c.results:
+		case r := <-results:
 			c.finish(r)
 		case s := <-c.stored:
-			c.core.Journaled(s.Shard, s.Seq, s.Records)
+			c.journaled(s)
 		case q := <-c.queries:
 			c.waiting = append(c.waiting, q)
 		case err := <-c.saveDone:
 			c.saveEnded(helping, err)
 		case <-snapshots.C:
-			c.saveLater(helping)
+			c.saveDue = true
 		case <-timer.C:
 		}
 		c.answer()
@@ -286,10 +311,7 @@ func (c *Courier) act() {
 		return
 	}
 	out := c.core.Step(time.Now())
-	for _, r := range out.Records {
-		c.writer.Append(r)
-		c.changed = true
-	}
+	c.write(out.Records)
 	for _, lane := range out.Superseded {
 		c.o.Metrics.message(lane, "superseded")
 	}
@@ -311,12 +333,30 @@ func (c *Courier) act() {
 	c.o.Metrics.pendingMessages(c.core.Pending())
 }
 
+// write leaves records to the writer.
+func (c *Courier) write(records []delivery.ShardRecord) {
+	for _, r := range records {
+		c.writer.Append(r)
+		c.unstored++
+		c.changed = true
+	}
+}
+
+// journaled notes that records are stored.
+func (c *Courier) journaled(s journal.Stored) {
+	c.core.Journaled(s.Shard, s.Seq, s.Records)
+	c.unstored -= len(s.Records)
+}
+
 func (c *Courier) wait() time.Duration {
 	at, ok := c.core.Deadline()
 	if !ok {
 		return longestWait
 	}
-	if !c.o.Valid() {
+	switch {
+	case c.saveDue:
+		return longestWait // for what is not stored yet
+	case !c.o.Valid():
 		return leaseWait
 	}
 	return min(max(0, time.Until(at)), longestWait)

@@ -1,10 +1,13 @@
 package courier
 
 import (
+	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/servertest"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/receiver"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/settings"
 )
@@ -56,6 +60,68 @@ func firing(seq uint64, id string) delivery.AlertMessage {
 		Id: id, Kind: alertv1.TransitionKind_TRANSITION_KIND_FIRING,
 		Alert: &alertv1.Alert{Id: id, Labels: map[string]string{"alertname": id}, FiredAt: timestamppb.Now()},
 	}}}
+}
+
+func TestASnapshotKnowsNoMoreThanTheJournal(t *testing.T) {
+	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer hook.Close()
+	conn := servertest.NATS(t).Conn(t)
+	c := loaded(t, conn, hook.URL)
+	c.core.GoLive(time.Now())
+	ctx, cancel := context.WithCancel(t.Context())
+	helping, dismiss := context.WithTimeout(t.Context(), patience)
+	defer dismiss()
+	c.attempts, c.cancelAttempts = context.WithCancelCause(helping)
+	defer c.cancelAttempts(nil)
+	c.apply(time.Now(), firing(1, "a"))
+	c.act() // the intent waits in the writer, which does not run
+	c.saveDue = true
+	ended := make(chan error, 1)
+	go func() { ended <- c.loop(ctx, helping) }()
+	for range 20 { // each round of the loop is a chance to save
+		if _, err := c.Active(helping, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saved, err := journal.OpenSnapshots(helping, conn, bus.DeliverySnapshotsBucket, c.o.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := saved.Load(helping); s != nil || err != nil {
+		t.Fatalf("a snapshot %v, %v was saved while the journal was behind", s, err)
+	}
+	go func() { _ = c.writer.Run(helping) }()
+	var seqs []uint64
+	for seqs == nil {
+		s, err := saved.Load(helping)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seqs = s.GetShardSequences()
+	}
+	if got := slices.Max(seqs); got <= delivery.Shards {
+		t.Errorf("the snapshot is at %d, want to hold the intent after the %d fences", got, delivery.Shards)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if err := c.stop(helping); err != nil || c.unstored != 0 {
+		t.Errorf("stopped with %d records that are not stored, %v", c.unstored, err)
+	}
+}
+
+func TestTheOwnersErrorIsNotSwallowed(t *testing.T) {
+	broken := errors.New("broken")
+	for range 200 { // which goroutine reports first is chance
+		help := func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
+		if err := accompany(t.Context(), func(context.Context) error { return broken }, help, help); !errors.Is(err, broken) {
+			t.Fatalf("ended with %v, want the owner's error", err)
+		}
+		if err := accompany(t.Context(), func(context.Context) error { return nil }, help, help); !errors.Is(err, errDone) {
+			t.Fatalf("ended with %v, want that it is done", err)
+		}
+	}
 }
 
 func TestAFormerLeaderThatWakesUpStartsNothing(t *testing.T) {

@@ -100,11 +100,19 @@ func TestAnAttemptThatWeEndIsNobodysFault(t *testing.T) {
 		<-entered
 		cancel(errStopping)
 	}()
-	r := s.attempt(ctx, always, delivery.Attempt{Lane: route.Lane{Receiver: "ops", Integration: "webhook/0"}})
+	r := s.attempt(ctx, always, delivery.Attempt{Lane: route.Lane{Receiver: "ops", Integration: onlyWay(s)}})
 	if !r.outcome.Canceled || r.outcome.Error != errStopping.Error() {
 		t.Errorf("outcome %+v, want canceled because the notifier stops", r.outcome)
 	}
 	hang.CloseClientConnections()
+}
+
+// onlyWay returns the name of the one integration.
+func onlyWay(s *Sender) string {
+	for way := range s.ways {
+		return way[1]
+	}
+	return ""
 }
 
 func senderTo(t *testing.T, url string) *Sender {

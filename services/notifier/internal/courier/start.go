@@ -127,7 +127,7 @@ func (c *Courier) catchUp(ctx, helping context.Context) error {
 				return err
 			}
 		case s := <-c.stored:
-			c.core.Journaled(s.Shard, s.Seq, s.Records)
+			c.journaled(s)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-helping.Done():
@@ -154,9 +154,24 @@ func (c *Courier) save(ctx context.Context) error {
 	return err
 }
 
+// settle waits until all records that the core made are stored.
+func (c *Courier) settle(helping context.Context) error {
+	c.write(c.core.Drain())
+	for c.unstored > 0 {
+		select {
+		case s := <-c.stored:
+			c.journaled(s)
+		case <-helping.Done():
+			return context.Cause(helping)
+		}
+	}
+	return nil
+}
+
 // saveLater takes a snapshot if something changed, and stores it beside the
-// owner's work.
+// owner's work. All records must be stored.
 func (c *Courier) saveLater(ctx context.Context) {
+	c.saveDue = false
 	if !c.changed || c.saving {
 		return
 	}
@@ -188,15 +203,13 @@ func (c *Courier) stop(helping context.Context) error {
 	defer cancel()
 	grace := time.AfterFunc(stopGrace, func() { c.cancelAttempts(errStopping) })
 	defer grace.Stop()
-	for c.running > 0 || c.saving || c.writer.Waiting() > 0 {
+	for c.running > 0 || c.saving || c.unstored > 0 {
 		select {
 		case r := <-c.results:
 			c.finish(r)
-			for _, r := range c.core.Drain() {
-				c.writer.Append(r)
-			}
+			c.write(c.core.Drain())
 		case s := <-c.stored:
-			c.core.Journaled(s.Shard, s.Seq, s.Records)
+			c.journaled(s)
 		case err := <-c.saveDone:
 			c.saveEnded(helping, err)
 		case <-limit.Done():

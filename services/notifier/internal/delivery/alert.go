@@ -94,6 +94,7 @@ func (c *Core) fire(state *alertv1.Alert, version uint64, at time.Time, partitio
 	a.order = orderOf(a.state.GetLabels())
 	touched := c.o.Inhibitor.Fire(a.id, a.state.GetLabels())
 	c.place(a, at)
+	c.adopt(a)
 	c.reconsider(a, at)
 	c.reconsiderAll(touched, at)
 }
@@ -103,6 +104,7 @@ func (c *Core) resolve(state *alertv1.Alert, version uint64, at time.Time) {
 	if a == nil {
 		return // nobody was told, and nobody is to be
 	}
+	c.adopt(a)
 	if a.firing() && due(a.free, at) {
 		a.free = time.Time{} // it fired for the whole hold, so it is to be told
 		c.reconsider(a, at)

@@ -96,6 +96,45 @@ func (l *lane) member(a *alert) *member {
 	return m
 }
 
+// adopt moves what a receiver was told of a firing alert from the lanes that it
+// does not lead to any more to the one that it leads to now, so that another
+// grouping is no news to the receiver. What was told last counts: the journal
+// does not say that a lane adopted something, and its replay does it again. The
+// journal must be replayed, or the lane that is left may have told the end.
+func (c *Core) adopt(a *alert) {
+	if !a.firing() {
+		return
+	}
+	for _, old := range slices.Clone(a.lanes) {
+		m := old.members[a.id]
+		if m.routed || m.told != firing {
+			continue
+		}
+		i := slices.IndexFunc(a.lanes, func(l *lane) bool {
+			return l.key.Receiver == old.key.Receiver && l.key.Integration == old.key.Integration && l.members[a.id].routed
+		})
+		if i < 0 {
+			continue
+		}
+		l := a.lanes[i]
+		n := l.members[a.id]
+		n.due, n.committed = n.due || m.due, n.committed || m.committed
+		if m.toldVersion > n.toldVersion || n.told == alertv1.AlertState_ALERT_STATE_UNSPECIFIED {
+			n.told, n.toldVersion = m.told, m.toldVersion
+		}
+		if old.toldAt.After(l.toldAt) {
+			l.toldAt = old.toldAt
+		}
+		c.settle(old, a)
+		if c.live {
+			c.touch(l, l.toldAt) // for its repetitions
+			if c.lanes[old.key] == old {
+				c.touch(old, l.toldAt) // its message may speak of the alert
+			}
+		}
+	}
+}
+
 // settle removes an alert of which the receiver knows enough. The alert must be
 // known to be over, so that a replay of ALERTS cannot make it news again.
 func (c *Core) settle(l *lane, a *alert) {

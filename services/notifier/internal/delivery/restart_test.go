@@ -148,6 +148,79 @@ receivers: [{name: ops}, {name: chat}]
 	}
 }
 
+func TestAnotherGroupingIsNoNews(t *testing.T) {
+	regroup := func(w *world) {
+		conf, err := config.Load(`
+route:
+  receiver: ops
+  group_by: [team]
+  group_wait: 0s
+  group_interval: 1s
+  repeat_interval: 4h
+  routes: [{matchers: ['alertname="B"'], receiver: ops}]
+receivers: [{name: ops}]
+`)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.conf = conf
+	}
+	for _, c := range []struct {
+		name   string
+		before func(*world) // after the receiver was told of a and b
+		again  bool         // another restart after the ends were told
+	}{
+		{"from the journal", func(*world) {}, false},
+		{"from a snapshot", (*world).save, false},
+		{"without a snapshot", func(w *world) { w.saved = nil }, false},
+		{"and once more before the next snapshot", (*world).save, true},
+		{"and once more without a snapshot", func(w *world) { w.saved = nil }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, single, both)
+			for _, id := range []string{"A", "B"} {
+				w.fire(id, name(id))
+				w.finish(told)
+			}
+			c.before(w)
+			saved := w.saved
+			regroup(w)
+			w.start()
+			w.silent(time.Hour)
+			w.saved = saved
+			ends := map[string]int{}
+			for _, id := range []string{"A", "B"} {
+				w.resolve(id, name(id))
+				w.wait(time.Second)
+				if _, s := w.finish(told); s.Alerts[id] == "resolved" {
+					ends[id]++
+				}
+			}
+			if ends["A"] != 1 || ends["B"] != 1 {
+				t.Errorf("ends told %v, want each once", ends)
+			}
+			if c.again {
+				w.start()
+			}
+			w.silent(24 * time.Hour)
+			if n := len(w.core.lanes) + len(w.core.alerts); n != 0 {
+				t.Errorf("%d lanes and alerts are held at the end", n)
+			}
+		})
+	}
+	t.Run("is repeated as before", func(t *testing.T) {
+		w := newWorld(t, single, both)
+		w.fire("A", name("A"))
+		w.finish(told)
+		regroup(w)
+		w.start()
+		w.silent(3*time.Hour + 59*time.Minute)
+		w.wait(time.Minute)
+		_, s := w.finish(told)
+		wantSaid(t, s, "repeat interval elapsed", map[string]string{"A": "firing"})
+	})
+}
+
 func TestAReceiverThatIsNotConfiguredAnyMoreIsGivenUp(t *testing.T) {
 	w := newWorld(t, single, both)
 	w.fire("a", name("A"))

@@ -114,6 +114,7 @@ func (c *Core) Deadline() (time.Time, bool) {
 func (c *Core) GoLive(now time.Time) []route.Lane {
 	c.live, c.history = true, false
 	for _, a := range c.byVersion() {
+		c.adopt(a)
 		c.reconsider(a, now)
 		if a.state == nil {
 			c.forgetUnknown(a)

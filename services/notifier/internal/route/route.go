@@ -20,7 +20,7 @@ import (
 type Lane struct {
 	// Receiver is the receiver's name.
 	Receiver string
-	// Integration names one way to reach the receiver, e.g. "webhook/0".
+	// Integration names one way to reach the receiver, e.g. "webhook/3f2a90c1".
 	Integration string
 	// GroupKey is the group's key as Alertmanager writes it.
 	GroupKey string
@@ -28,7 +28,7 @@ type Lane struct {
 
 // Integration is one way to reach a receiver.
 type Integration struct {
-	// Name is unique within the receiver, e.g. "webhook/0".
+	// Name is unique within the receiver, e.g. "webhook/3f2a90c1".
 	Name string
 	// SendResolved says whether it wants to hear that alerts are over.
 	SendResolved bool

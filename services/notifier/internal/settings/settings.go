@@ -62,7 +62,8 @@ const (
 type Integration struct {
 	// Receiver is the receiver's name.
 	Receiver string
-	// Name is unique within the receiver, e.g. "webhook/0".
+	// Name is unique within the receiver and stays with the destination when the
+	// file changes around it, e.g. "webhook/3f2a90c1".
 	Name string
 	// Format is one of the formats above.
 	Format string
@@ -164,16 +165,40 @@ func Parse(name string, text []byte, dir string) (*Settings, error) {
 	sum := sha256.Sum256(text)
 	s := &Settings{Hash: hex.EncodeToString(sum[:8]), Route: conf.Route, InhibitRules: conf.InhibitRules}
 	for _, receiver := range conf.Receivers {
+		first := len(s.Integrations)
 		for i, w := range receiver.WebhookConfigs {
-			in, err := r.webhook(receiver.Name, i, w)
+			in, err := r.webhook(receiver.Name, w)
 			if err != nil {
 				return nil, fmt.Errorf("%s: receiver %q: webhook_configs[%d]: %w", name, receiver.Name, i, err)
 			}
 			s.Integrations = append(s.Integrations, in)
 		}
 		s.Integrations = append(s.Integrations, r.own[receiver.Name]...)
+		numberTwins(s.Integrations[first:])
 	}
 	return s, nil
+}
+
+// nameOf returns the name of an integration: its kind and a hash of what it
+// sends in which form to where. A pending message names its integration, and an
+// entry inserted above must not send it elsewhere. The hash has 32 bits, of which
+// nobody learns a secret in a URL.
+func nameOf(kind, format, url, file string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q", kind, format, url, file))
+	return kind + "/" + hex.EncodeToString(sum[:4])
+}
+
+// numberTwins gives those that have the name of one before them a number: the
+// same destination is named twice.
+func numberTwins(list []Integration) {
+	seen := map[string]int{}
+	for i := range list {
+		name := list[i].Name
+		seen[name]++
+		if n := seen[name]; n > 1 {
+			list[i].Name = fmt.Sprintf("%s/%d", name, n)
+		}
+	}
 }
 
 // Receivers returns the integrations of each receiver as package route wants
@@ -194,9 +219,9 @@ func (s *Settings) Sends() bool {
 }
 
 // webhook takes one of Alertmanager's webhook_configs over.
-func (r *reader) webhook(receiver string, i int, w *webhook.WebhookConfig) (Integration, error) {
+func (r *reader) webhook(receiver string, w *webhook.WebhookConfig) (Integration, error) {
 	in := Integration{
-		Receiver: receiver, Name: fmt.Sprintf("webhook/%d", i), Format: FormatAlertmanager,
+		Receiver: receiver, Name: nameOf("webhook", FormatAlertmanager, string(w.URL), w.URLFile), Format: FormatAlertmanager,
 		SendResolved: w.SendResolved(), MaxAlerts: int(min(w.MaxAlerts, 1<<31-1)), Timeout: w.Timeout, HTTP: w.HTTPConfig,
 	}
 	if w.URLFile != "" {

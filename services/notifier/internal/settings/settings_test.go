@@ -35,7 +35,7 @@ func TestTheDefaultFileIsValid(t *testing.T) {
 	}
 	table := route.NewTable(s.Route, s.Receivers())
 	got := table.Destinations(map[string]string{"alertname": "A", "account": "x"})
-	if len(got) != 1 || got[0].Lane.Integration != "tocsin/0" || got[0].Timing.GroupWait != 0 || len(got[0].GroupLabels) != 2 {
+	if len(got) != 1 || !strings.HasPrefix(got[0].Lane.Integration, "tocsin/") || got[0].Timing.GroupWait != 0 || len(got[0].GroupLabels) != 2 {
 		t.Errorf("destinations %+v", got)
 	}
 }
@@ -114,10 +114,10 @@ receivers:
 		got = append(got, row{in.Receiver, in.Name, in.Format, url, in.Key.Set(), in.SendResolved, in.MaxAlerts, in.Timeout, in.HTTP != nil})
 	}
 	want := []row{
-		{"ops", "webhook/0", "alertmanager", "https://example.com/c", false, true, 7, 0, true},
-		{"ops", "tocsin/0", "standard", "https://user:pass@example.com/a", true, true, 0, 3 * time.Second, false},
-		{"ops", "tocsin/1", "simple", "http://10.0.0.1/b", false, false, 0, 0, true},
-		{"printer", "tocsin/0", "print", "", false, true, 0, 0, false},
+		{"ops", nameOf("webhook", FormatAlertmanager, "https://example.com/c", ""), "alertmanager", "https://example.com/c", false, true, 7, 0, true},
+		{"ops", nameOf("tocsin", FormatStandard, "https://user:pass@example.com/a", ""), "standard", "https://user:pass@example.com/a", true, true, 0, 3 * time.Second, false},
+		{"ops", nameOf("tocsin", FormatSimple, "http://10.0.0.1/b", ""), "simple", "http://10.0.0.1/b", false, false, 0, 0, true},
+		{"printer", nameOf("tocsin", FormatPrint, "", ""), "print", "", false, true, 0, 0, false},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -127,6 +127,39 @@ receivers:
 	}
 	if !s.Sends() || len(s.Hash) != 16 {
 		t.Errorf("sends %t, hash %q", s.Sends(), s.Hash)
+	}
+}
+
+func TestIntegrationsKeepTheirNamesWhenTheFileChangesAroundThem(t *testing.T) {
+	entries := func(lists ...string) map[string]string {
+		t.Helper()
+		urls := map[string]string{}
+		for _, in := range parse(t, "route: {receiver: ops}\nreceivers:\n- name: ops\n"+strings.Join(lists, "")).Integrations {
+			url, err := in.Endpoint.URL()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if urls[in.Name] != "" {
+				t.Errorf("two integrations are called %s", in.Name)
+			}
+			if strings.Contains(in.Name, "canary") {
+				t.Errorf("the name %s shows the URL", in.Name)
+			}
+			urls[in.Name] = url
+		}
+		return urls
+	}
+	before := entries("  webhook_configs:\n  - url: https://example.com/canary\n",
+		"  tocsin_configs:\n  - {url: https://example.com/canary}\n  - {url: https://example.com/canary, format: simple}\n")
+	after := entries("  webhook_configs:\n  - url: https://example.com/new\n  - url: https://example.com/canary\n  - url: https://example.com/canary\n",
+		"  tocsin_configs:\n  - {url: https://example.com/other}\n  - {url: https://example.com/canary, format: simple}\n  - {url: https://example.com/canary}\n")
+	if len(before) != 3 || len(after) != 6 {
+		t.Fatalf("%d and %d names", len(before), len(after))
+	}
+	for name, url := range before {
+		if after[name] != url {
+			t.Errorf("%s was %s and is %q", name, url, after[name])
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ func (r *reader) tocsin(receiver string, list *yaml.Node) []Integration {
 			continue
 		}
 		e := entry{reader: r, node: n, where: fmt.Sprintf("receiver %q: tocsin_configs[%d]", receiver, i)}
-		e.in = Integration{Receiver: receiver, Name: fmt.Sprintf("tocsin/%d", i), Format: FormatStandard, SendResolved: true}
+		e.in = Integration{Receiver: receiver, Format: FormatStandard, SendResolved: true}
 		e.read()
 		all = append(all, e.in)
 	}
@@ -63,6 +63,15 @@ func (e *entry) read() {
 	}
 	e.endpoint()
 	e.signing()
+	e.in.Name = nameOf("tocsin", e.in.Format, text(e.url), text(e.urlFile))
+}
+
+// text returns the value of a node, which may be nil.
+func text(n *yaml.Node) string {
+	if n == nil {
+		return ""
+	}
+	return n.Value
 }
 
 func (e *entry) key(p pair) {
@@ -144,24 +153,24 @@ func (e *entry) endpoint() {
 // and not the wish to sign nothing.
 func (e *entry) signing() {
 	var (
-		at   = e.secret
-		text secret.String
-		err  error
+		at  = e.secret
+		key secret.String
+		err error
 	)
 	switch {
 	case e.secret != nil && e.secretFile != nil:
 		e.complain(e.secret, "give one of secret and secret_file")
 		return
 	case e.secret != nil:
-		text = secret.String(e.secret.Value)
+		key = secret.String(e.secret.Value)
 	case e.secretFile != nil:
 		at = e.secretFile
-		text, err = secret.FromFile(e.path(e.secretFile.Value))
+		key, err = secret.FromFile(e.path(e.secretFile.Value))
 	default:
 		return
 	}
 	if err == nil {
-		e.in.Key, err = sign.ParseKey(text)
+		e.in.Key, err = sign.ParseKey(key)
 	}
 	if err != nil {
 		e.complain(at, "secret: %v", err)

@@ -324,7 +324,7 @@ type Lane struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The receiver's name in the configuration.
 	Receiver string `protobuf:"bytes,1,opt,name=receiver,proto3" json:"receiver,omitempty"`
-	// The integration within the receiver, e.g. "webhook/0".
+	// The integration within the receiver, e.g. "webhook/3f2a90c1".
 	Integration string `protobuf:"bytes,2,opt,name=integration,proto3" json:"integration,omitempty"`
 	// The group's key as Alertmanager writes it.
 	GroupKey string `protobuf:"bytes,3,opt,name=group_key,json=groupKey,proto3" json:"group_key,omitempty"`
