@@ -48,6 +48,7 @@ func loaded(t *testing.T, conn *bus.Conn, url string, change ...func(*Options)) 
 	}
 	c := New(o)
 	c.attempts = t.Context()
+	c.alerts = make(chan delivery.AlertMessage) // so that tests know what was taken
 	if _, err := c.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +109,38 @@ func TestASnapshotKnowsNoMoreThanTheJournal(t *testing.T) {
 	}
 	if err := c.stop(helping); err != nil || c.unstored != 0 {
 		t.Errorf("stopped with %d records that are not stored, %v", c.unstored, err)
+	}
+}
+
+func TestCatchingUpEndsWithTheLastAlertThatIsKept(t *testing.T) {
+	conn := servertest.NATS(t).Conn(t)
+	c := loaded(t, conn, "http://127.0.0.1:1")
+	if err := c.catchUp(t.Context(), t.Context()); err != nil {
+		t.Fatalf("without alerts: %v", err)
+	}
+	for _, partition := range []string{"7", "63"} {
+		if _, err := conn.Publish(t.Context(), bus.Message{Subject: "tocsin.alert." + partition}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.alertsState.Messages, c.alertsState.LastSeq = 3, 3 // as if a third had been removed since
+	c.idle <- struct{}{}                                 // the server is slow
+	ended := make(chan error, 1)
+	go func() { ended <- c.catchUp(t.Context(), t.Context()) }()
+	for seq := range uint64(2) {
+		select {
+		case err := <-ended:
+			t.Fatalf("ended with %v before alert %d was applied", err, seq+1)
+		case c.alerts <- firing(seq+1, "a"):
+		}
+	}
+	select {
+	case err := <-ended:
+		if err != nil || c.core.AlertsSequence() != 2 {
+			t.Errorf("ended at %d with %v", c.core.AlertsSequence(), err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it waits for an alert that does not exist")
 	}
 }
 

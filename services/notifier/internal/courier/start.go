@@ -18,6 +18,9 @@ import (
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
 )
 
+// allAlerts are the subjects of ALERTS.
+const allAlerts = "tocsin.alert.>"
+
 // load brings the core to the newest snapshot and the end of the journal, and
 // fences former owners. first tells that there was no snapshot.
 func (c *Courier) load(ctx context.Context) (first bool, err error) {
@@ -110,21 +113,22 @@ func (c *Courier) decode(ctx context.Context, d bus.Delivery) delivery.AlertMess
 	return m
 }
 
-// catchUp applies the alerts that were stored when the courier began.
+// catchUp applies the alerts that were stored when the courier began, as far as
+// they are still kept.
 func (c *Courier) catchUp(ctx, helping context.Context) error {
-	if c.alertsState.Messages == 0 {
-		return nil
+	last, kept, err := c.o.Conn.Last(helping, bus.AlertsStream, allAlerts)
+	if err != nil {
+		return fmt.Errorf("catch up with alerts: %w", err)
 	}
-	for c.core.AlertsSequence() < c.alertsState.LastSeq {
+	for kept && c.core.AlertsSequence() < last.Seq {
 		select {
 		case m := <-c.alerts:
 			c.apply(time.Now(), m)
 		case <-c.idle:
-			// Nothing comes: either the server is slow, or the last messages were
-			// removed from the stream.
-			_, kept, err := c.o.Conn.At(helping, bus.AlertsStream, c.alertsState.LastSeq)
-			if err != nil || (!kept && len(c.alerts) == 0) {
-				return err
+			// Nothing comes: either the server is slow, or what was last has been
+			// removed from the stream, and less is to be waited for.
+			if last, kept, err = c.o.Conn.Last(helping, bus.AlertsStream, allAlerts); err != nil {
+				return fmt.Errorf("catch up with alerts: %w", err)
 			}
 		case s := <-c.stored:
 			c.journaled(s)

@@ -42,8 +42,12 @@ var parseMatcher = compat.FallbackMatcherParser(slog.New(slog.DiscardHandler))
 type place struct {
 	created time.Time // of the stream
 	seq     uint64
-	index   int // -1: before the first transition of the message
+	index   int // -1: before the first transition of the message; whole: after its last
 }
+
+// whole is the index after the last transition of a message, which has at most
+// 500: a watcher that is there misses nothing when the message ages out.
+const whole = 1 << 20
 
 // Watch sends transitions as they are stored, straight from the stream and at
 // the pace of send, which may block. It ends with send's error or ctx's.
@@ -71,9 +75,11 @@ func Watch(ctx context.Context, log *slog.Logger, src Watched, req *notifyv1.Wat
 			if d.Seq == from.seq && i <= from.index || !wanted(tr, req.GetIncludeRenewed(), matchers) {
 				continue
 			}
-			sendErr = send(&notifyv1.WatchAlertsResponse{
-				ResumeToken: place{created: state.Created, seq: d.Seq, index: i}.String(), Transition: tr,
-			})
+			at := place{created: state.Created, seq: d.Seq, index: i}
+			if i == len(b.GetTransitions())-1 {
+				at.index = whole
+			}
+			sendErr = send(&notifyv1.WatchAlertsResponse{ResumeToken: at.String(), Transition: tr})
 			if sendErr != nil {
 				return sendErr
 			}
@@ -133,7 +139,7 @@ func resume(token string, state bus.StreamState) (place, error) {
 	switch {
 	case !p.created.Equal(state.Created), p.seq > state.LastSeq:
 		return place{}, fault.New(fault.Invalid, "resume_token: it belongs to another log of alerts; begin without one")
-	case p.seq+1 < state.FirstSeq:
+	case p.seq+1 < state.FirstSeq, p.seq < state.FirstSeq && p.index < whole:
 		return place{}, fault.WithReason(ReasonTokenTooOld,
 			fault.New(fault.Permanent, "resume_token: what follows it is not kept any more; begin without one"))
 	}

@@ -82,10 +82,10 @@ func TestWatch(t *testing.T) {
 		want []string
 	}{
 		{"without a token only what comes later", &notifyv1.WatchAlertsRequest{}, nil},
-		{"after the token, without renewals", &notifyv1.WatchAlertsRequest{ResumeToken: token(4, 0)}, []string{"log5 0", "log7 0"}},
+		{"after the token, without renewals", &notifyv1.WatchAlertsRequest{ResumeToken: token(4, whole)}, []string{"log5 0", "log7 0"}},
 		{"within a message", &notifyv1.WatchAlertsRequest{ResumeToken: token(5, 0), IncludeRenewed: true}, []string{"log5 1", "log7 0", "log7 1"}},
-		{"matchers", &notifyv1.WatchAlertsRequest{ResumeToken: token(4, 0), Matchers: []string{`severity="info"`}}, nil},
-		{"all matchers must hold", &notifyv1.WatchAlertsRequest{ResumeToken: token(4, 0), Matchers: []string{`severity=~"c.*"`, `severity!="x"`}}, []string{"log5 0", "log7 0"}},
+		{"matchers", &notifyv1.WatchAlertsRequest{ResumeToken: token(4, whole), Matchers: []string{`severity="info"`}}, nil},
+		{"all matchers must hold", &notifyv1.WatchAlertsRequest{ResumeToken: token(4, whole), Matchers: []string{`severity=~"c.*"`, `severity!="x"`}}, []string{"log5 0", "log7 0"}},
 		{"at the end", &notifyv1.WatchAlertsRequest{ResumeToken: token(7, 1)}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestEveryTokenThatWasSentLeadsOn(t *testing.T) {
-	all, tokens, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: place{created: created, seq: 4}.String(), IncludeRenewed: true})
+	all, tokens, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: place{created: created, seq: 4, index: whole}.String(), IncludeRenewed: true})
 	for i, token := range tokens {
 		rest, _, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: token, IncludeRenewed: true})
 		if !slices.Equal(rest, all[i+1:]) {
@@ -117,7 +117,8 @@ func TestTokensThatLeadNowhereAreRefused(t *testing.T) {
 	}{
 		{"of another stream", place{created: created.Add(1), seq: 5}.String(), fault.Invalid},
 		{"beyond the end", place{created: created, seq: 8}.String(), fault.Invalid},
-		{"aged out", place{created: created, seq: 3}.String(), fault.Permanent},
+		{"aged out", place{created: created, seq: 3, index: whole}.String(), fault.Permanent},
+		{"within a message that aged out", place{created: created, seq: 4, index: 0}.String(), fault.Permanent},
 		{"not ours", "hello", fault.Invalid},
 		{"not numbers", "a-b-c!", fault.Invalid},
 		{"a negative index", "1-1--1", fault.Invalid},
@@ -134,7 +135,7 @@ func TestTokensThatLeadNowhereAreRefused(t *testing.T) {
 func TestAReaderThatLeavesEndsTheWatch(t *testing.T) {
 	gone := errors.New("gone")
 	err := Watch(t.Context(), slog.New(slog.DiscardHandler), newShelf(t),
-		&notifyv1.WatchAlertsRequest{ResumeToken: place{created: created, seq: 4}.String()},
+		&notifyv1.WatchAlertsRequest{ResumeToken: place{created: created, seq: 4, index: whole}.String()},
 		func(*notifyv1.WatchAlertsResponse) error { return gone })
 	if !errors.Is(err, gone) {
 		t.Errorf("ended with %v", err)

@@ -2,9 +2,11 @@ package send
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -69,6 +71,38 @@ func (g Guard) Check(addr netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// metadataHost is the name that a resolver of Google's cloud gives its metadata
+// service.
+const metadataHost = "metadata.google.internal"
+
+// checkHost returns an error when a proxy must not be asked for host: what it is
+// a name of is the proxy's to find out, but an address is checked in whatever
+// spelling a proxy may understand (0xa9fea9fe, 2852039166, 0251.0376.0251.0376).
+func (g Guard) checkHost(host string) error {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == metadataHost {
+		return fmt.Errorf("host %s is not allowed", host)
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return g.Check(addr)
+	}
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	if digits, hex := strings.CutPrefix(last, "0x"); isNumber(digits, hex) {
+		return errors.New("an address that is not written in the usual way is not allowed")
+	}
+	return nil
+}
+
+// isNumber reports whether digits, of which there may be none after 0x, are a
+// number. No name of a host ends with such a label.
+func isNumber(digits string, hex bool) bool {
+	allowed := "0123456789"
+	if hex {
+		allowed += "abcdef"
+	}
+	return (hex || digits != "") && strings.Trim(digits, allowed) == ""
 }
 
 // forms returns an address without its zone, and the IPv4 address that it

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -133,8 +132,8 @@ func (c *Client) Post(ctx context.Context, now time.Time, r Request) Answer {
 	return a
 }
 
-// checkProxied checks a literal address that a proxy would connect to in our
-// place; the guard of the dialer sees only the proxy's own.
+// checkProxied checks the host that a proxy would connect to in our place; the
+// guard of the dialer sees only the proxy's own address.
 func (c *Client) checkProxied(req *http.Request) error {
 	if c.proxy == nil {
 		return nil
@@ -146,10 +145,7 @@ func (c *Client) checkProxied(req *http.Request) error {
 	if via == nil {
 		return nil
 	}
-	if addr, err := netip.ParseAddr(req.URL.Hostname()); err == nil {
-		return c.guard.Check(addr)
-	}
-	return nil
+	return c.guard.checkHost(req.URL.Hostname())
 }
 
 // plain takes the URL out of an error of net/http, and tells our timeout from

@@ -172,11 +172,19 @@ func TestAProxyDoesNotLeadAroundTheGuard(t *testing.T) {
 	conf := commoncfg.DefaultHTTPClientConfig
 	conf.ProxyURL = commoncfg.URL{URL: u}
 	c := client(t, Options{HTTP: &conf})
-	if a := post(t, c, "http://169.254.169.254/"); a.Err == nil || asked.Load() != 0 {
-		t.Errorf("answer %+v after %d requests to the proxy, want a refusal", a, asked.Load())
+	for _, host := range []string{
+		"169.254.169.254", "169.254.169.254.", "2852039166", "0xa9fea9fe", "0XA9FEA9FE", "0xa9.254.0251.0xfe", "169.254.43518",
+		"0251.0376.0251.0376", "169.254.0xa9fe", "1.0x", "[::ffff:169.254.169.254]",
+		"metadata.google.internal", "Metadata.Google.Internal.",
+	} {
+		if a := post(t, c, "http://"+host+"/"); a.Err == nil || asked.Load() != 0 {
+			t.Fatalf("%s: answer %+v after %d requests to the proxy, want a refusal", host, a, asked.Load())
+		}
 	}
-	if a := post(t, c, "http://receiver.example/"); a.Err != nil || asked.Load() != 1 {
-		t.Errorf("answer %+v after %d requests to the proxy, want one", a, asked.Load())
+	for i, host := range []string{"receiver.example", "receiver.example.", "10.0.0.1", "host1", "a.b2", "0xyz.example", "8.8.8.8"} {
+		if a := post(t, c, "http://"+host+"/"); a.Err != nil || asked.Load() != int64(i+1) {
+			t.Errorf("%s: answer %+v after %d requests to the proxy, want %d", host, a, asked.Load(), i+1)
+		}
 	}
 }
 
