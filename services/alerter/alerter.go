@@ -93,7 +93,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
 	defer conn.Close()
-	nats, err := openNATS(ctx, conn, opts.MaxStreamBytes)
+	nats, err := openNATS(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,10 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	notifier := notifyv1.NewNotifierServiceClient(notifierConn)
 	addChecks(health, conn, store)
 
-	eventLog, err := eventlog.Open(ctx, conn, nats.meta, log)
+	if _, err := conn.EnsureStream(ctx, bus.Events(opts.MaxStreamBytes)); err != nil {
+		return fmt.Errorf("open the event log: %w", err)
+	}
+	eventLog, err := eventlog.Open(ctx, conn, bus.Events(opts.MaxStreamBytes), nats.meta, log)
 	if err != nil {
 		return err
 	}
@@ -143,6 +146,8 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 		Self: self, Partitions: event.Partitions, Leases: busLeases{leases}, Run: driver.Run, Log: log, Registerer: reg,
 	})
 	older := func(ctx context.Context) (map[int]uint64, error) { return snapshots.Older(ctx, eventLog.ID()) }
+	health.Add("owners", func(context.Context) error { return keeper.Vacant() })
+	health.Add("partitions", func(context.Context) error { return driver.Stuck() })
 	history := eventlog.NewHistory(conn, event.Partitions, older, log, reg)
 	server := rpc.NewServer(rpc.ServerOptions{Token: opts.Token, Log: log, Registerer: reg})
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
@@ -172,10 +177,7 @@ type natsParts struct {
 	snapshots   *bus.Objects
 }
 
-func openNATS(ctx context.Context, conn *bus.Conn, maxBytes int64) (p natsParts, err error) {
-	if _, err = conn.EnsureStream(ctx, bus.Events(maxBytes)); err != nil {
-		return p, fmt.Errorf("open the event log: %w", err)
-	}
+func openNATS(ctx context.Context, conn *bus.Conn) (p natsParts, err error) {
 	if p.rules, err = conn.Bucket(ctx, bus.BucketConfig{Name: bus.RulesBucket}); err != nil {
 		return p, err
 	}

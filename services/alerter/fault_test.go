@@ -113,6 +113,19 @@ func TestTheOutboxSurvivesItsNotifier(t *testing.T) {
 	wantOrder(t, w.notifier.await("one", want.String()))
 }
 
+// TestALogThatIsGoneBeginsAnew deletes the event log under a running alerter,
+// and nobody else creates it.
+func TestALogThatIsGoneBeginsAnew(t *testing.T) {
+	w := newWorld(t)
+	w.start().await(64).inForce()
+	w.queue("one", 20)
+	w.notifier.await("one", "f")
+	w.jetstream("STREAM.DELETE."+bus.EventsStream, "")
+	w.notifier.await("one", "fr")
+	w.queue("two", 20)
+	w.notifier.await("two", "f")
+}
+
 // TestAnotherLogIsNoticedWhileItRuns deletes the event log under a running
 // alerter. What fires by the notifier's records and is not in the new log is
 // over; what comes after is judged as ever.

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +40,10 @@ const (
 	// when something stays broken.
 	firstWait   = 10 * time.Millisecond
 	longestWait = time.Second
+	// stuckFor is how long a partition may take to be loaded before that is worth
+	// somebody's attention: the largest snapshot and the longest replay of a
+	// partition take a few seconds.
+	stuckFor = 45 * time.Second
 	// calm is how long a session must last for its end to count as a first failure.
 	calm = 10 * time.Second
 )
@@ -105,6 +111,38 @@ type Driver struct {
 	metrics *metrics
 	saving  chan struct{} // has a token for each snapshot being saved
 	tick    []byte        // an encoded Tick
+
+	mu      sync.Mutex
+	loading map[int]time.Time // guarded by mu; since when partitions are not loaded
+}
+
+// Stuck returns an error that names the partitions that this replica owns and
+// could not load for 45 s.
+func (d *Driver) Stuck() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var long []int
+	for p, since := range d.loading {
+		if time.Since(since) > stuckFor {
+			long = append(long, p)
+		}
+	}
+	if len(long) == 0 {
+		return nil
+	}
+	slices.Sort(long)
+	return fmt.Errorf("partitions %v cannot be loaded", long)
+}
+
+// setLoading notes whether a partition is owned and not loaded.
+func (d *Driver) setLoading(partition int, loading bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, known := d.loading[partition]; !loading {
+		delete(d.loading, partition)
+	} else if !known {
+		d.loading[partition] = time.Now()
+	}
 }
 
 // New returns a Driver.
@@ -117,14 +155,16 @@ func New(o Options) (*Driver, error) {
 	}
 	return &Driver{
 		Options: o, metrics: newMetrics(o.Registerer), tick: tick,
-		saving: make(chan struct{}, savesAtOnce),
+		saving: make(chan struct{}, savesAtOnce), loading: map[int]time.Time{},
 	}, nil
 }
 
 // Run runs a partition until ctx ends. It returns own.ErrGiveBack when only a
 // newer release can run it, else ctx's error.
 func (d *Driver) Run(ctx context.Context, partition int) error {
+	defer d.setLoading(partition, false)
 	for wait := firstWait; ; {
+		d.setLoading(partition, true)
 		began := time.Now()
 		err := d.session(ctx, partition)
 		switch {
@@ -157,6 +197,7 @@ func (d *Driver) session(ctx context.Context, partition int) error {
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
+	d.setLoading(partition, false)
 	d.metrics.loads.WithLabelValues(l.source).Inc()
 	d.Log.LogAttrs(ctx, slog.LevelInfo, "partition loaded", slog.Int("partition", partition),
 		slog.String("source", l.source), slog.Uint64("applied_seq", l.part.AppliedSeq()),

@@ -96,3 +96,22 @@ func TestTicksGoOnUnderAnyLoad(t *testing.T) {
 		ask("after it came back", 2)
 	})
 }
+
+func TestAPartitionThatCannotBeLoadedIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &Driver{loading: map[int]time.Time{}}
+		d.setLoading(7, true)
+		d.setLoading(8, true)
+		time.Sleep(stuckFor)
+		d.setLoading(7, true) // again, after another attempt failed
+		d.setLoading(8, false)
+		d.setLoading(9, true)
+		if err := d.Stuck(); err != nil {
+			t.Errorf("in time: %v", err)
+		}
+		time.Sleep(time.Second)
+		if err := d.Stuck(); err == nil || err.Error() != "partitions [7] cannot be loaded" {
+			t.Errorf("got %v, want partition 7 alone", err)
+		}
+	})
+}

@@ -42,6 +42,8 @@ const (
 type Bus interface {
 	// StreamState returns what a stream holds now.
 	StreamState(ctx context.Context, name string) (bus.StreamState, error)
+	// EnsureStream creates a stream unless it is there.
+	EnsureStream(ctx context.Context, cfg bus.StreamConfig) (bus.StreamState, error)
 	// At returns the message with a sequence; ok is false when there is none.
 	At(ctx context.Context, stream string, seq uint64) (d bus.Delivery, ok bool, err error)
 }
@@ -73,6 +75,7 @@ func (r record) id() string { return fmt.Sprintf("%012d-%019d", r.Generation, r.
 // Log is the present log. It is safe for concurrent use.
 type Log struct {
 	bus    Bus
+	stream bus.StreamConfig
 	bucket Bucket
 	log    *slog.Logger
 
@@ -81,10 +84,10 @@ type Log struct {
 	changed chan struct{} // guarded by mu; closed when present changes
 }
 
-// Open finds the present log, and begins one if there is none. It waits for
-// NATS until ctx ends.
-func Open(ctx context.Context, b Bus, bucket Bucket, log *slog.Logger) (*Log, error) {
-	l := &Log{bus: b, bucket: bucket, log: log, changed: make(chan struct{})}
+// Open finds the present log, and begins one if there is none, now or later: it
+// creates the stream as cfg says. It waits for NATS until ctx ends.
+func Open(ctx context.Context, b Bus, cfg bus.StreamConfig, bucket Bucket, log *slog.Logger) (*Log, error) {
+	l := &Log{bus: b, stream: cfg, bucket: bucket, log: log, changed: make(chan struct{})}
 	if err := l.Refresh(ctx); err != nil {
 		return nil, fmt.Errorf("open the event log: %w", err)
 	}
@@ -115,9 +118,14 @@ func (l *Log) Changed() (id string, changed <-chan struct{}) {
 }
 
 // Refresh looks which log is the present one, and raises the generation when
-// the stream was created anew.
+// the stream was created anew. It does that itself when there is none.
 func (l *Log) Refresh(ctx context.Context) error {
 	state, err := l.bus.StreamState(ctx, Stream)
+	if errors.Is(err, bus.ErrStreamNotFound) {
+		if state, err = l.bus.EnsureStream(ctx, l.stream); err == nil {
+			l.log.LogAttrs(ctx, slog.LevelError, "the event log was gone; a new one begins")
+		}
+	}
 	if err != nil {
 		return err
 	}

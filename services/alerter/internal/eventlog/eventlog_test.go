@@ -50,7 +50,7 @@ func (f *fixture) StreamState(ctx context.Context, name string) (bus.StreamState
 
 func (f *fixture) open() *eventlog.Log {
 	f.t.Helper()
-	l, err := eventlog.Open(f.t.Context(), f, f.bucket, slog.New(slog.DiscardHandler))
+	l, err := eventlog.Open(f.t.Context(), f, bus.Events(64<<20), f.bucket, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +36,10 @@ const (
 	// barFor is how long a partition that was given back is left to others: a
 	// release of a few replicas takes minutes, and a try costs one load.
 	barFor = 30 * time.Second
+	// vacantFor is how long a partition may be without owner before that is worth
+	// somebody's attention: a dead replica's leases lapse after 3 s and are found
+	// within another, and one that was given back is tried again after barFor.
+	vacantFor = 45 * time.Second
 	// claimsAtOnce bounds the claims in flight: 64 at once would be a burst for
 	// nothing, one by one would take 64 round trips.
 	claimsAtOnce = 8
@@ -83,7 +88,8 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	held   map[int]context.CancelFunc // guarded by mu; stops what runs here
-	barred map[int]time.Time          // guarded by mu; until when
+	barred map[int]time.Time          // guarded by mu; until when, kept barFor longer
+	vacant map[int]time.Time          // guarded by mu; since when nobody owns it
 	work   sync.WaitGroup
 }
 
@@ -93,6 +99,7 @@ func New(o Options) *Keeper {
 		opts:   o,
 		held:   map[int]context.CancelFunc{},
 		barred: map[int]time.Time{},
+		vacant: map[int]time.Time{},
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tocsin_alerter_partitions_owned",
 			Help: "Partitions that this replica owns.",
@@ -137,6 +144,23 @@ func (k *Keeper) Owns(partition int) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.held[partition] != nil
+}
+
+// Vacant returns an error that names the partitions that nobody owned for 45 s.
+func (k *Keeper) Vacant() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var long []int
+	for p, since := range k.vacant {
+		if time.Since(since) > vacantFor {
+			long = append(long, p)
+		}
+	}
+	if len(long) == 0 {
+		return nil
+	}
+	slices.Sort(long)
+	return fmt.Errorf("nobody owns partitions %v", long)
 }
 
 // present keeps the lease by which other replicas know that this one is alive.
@@ -209,16 +233,33 @@ func (k *Keeper) view(ctx context.Context) (View, error) {
 	defer k.mu.Unlock()
 	now := time.Now()
 	for p, until := range k.barred {
-		if now.Before(until) {
+		switch {
+		case now.Before(until):
 			v.Barred[p] = true
-		} else {
+		case now.After(until.Add(barFor)): // it was tried again, and runs
 			delete(k.barred, p)
 		}
 	}
 	for p := range k.held {
 		v.Owners[p] = k.opts.Self
 	}
+	k.noteVacant(v.Owners, now)
 	return v, nil
+}
+
+// noteVacant notes since when partitions have no owner. One that was given back
+// and is tried again stays vacant until that went well. The caller holds mu.
+func (k *Keeper) noteVacant(owners map[int]string, now time.Time) {
+	for p := range k.opts.Partitions {
+		owner, owned := owners[p]
+		_, known := k.vacant[p]
+		switch _, givenBack := k.barred[p]; {
+		case owned && (owner != k.opts.Self || !givenBack):
+			delete(k.vacant, p)
+		case !owned && !known:
+			k.vacant[p] = now
+		}
+	}
 }
 
 // claim tries to take a partition. It returns nil when another was faster.
@@ -270,7 +311,11 @@ func (k *Keeper) hold(ctx context.Context, stop context.CancelFunc, partition in
 	}
 	k.mu.Unlock()
 	k.owned.Dec()
-	k.opts.Log.LogAttrs(ctx, slog.LevelInfo, "partition freed", slog.Int("partition", partition),
+	level := slog.LevelInfo
+	if errors.Is(err, ErrGiveBack) {
+		level = slog.LevelError
+	}
+	k.opts.Log.LogAttrs(ctx, level, "partition freed", slog.Int("partition", partition),
 		slog.Duration("owned", time.Since(began)), slog.Any("err", err))
 }
 

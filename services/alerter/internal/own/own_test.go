@@ -123,17 +123,69 @@ func (r *runs) count(self string) int {
 }
 
 func start(t *testing.T, self string, l leases, run func(context.Context, int) error) (stop func()) {
+	_, stop = startKeeper(t, self, l, run)
+	return stop
+}
+
+func startKeeper(t *testing.T, self string, l leases, run func(context.Context, int) error) (k *Keeper, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
-	k := New(Options{
+	k = New(Options{
 		Self: self, Partitions: 64, Leases: l.of(self), Run: run, Log: slog.New(slog.DiscardHandler),
 	})
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
-	return func() {
+	return k, func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
 		}
+	}
+}
+
+func TestAPartitionThatNobodyCanRunIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		try    time.Duration // how long each attempt takes
+		second bool          // whether another replica can run it
+		want   string
+	}{
+		"at once":                    {0, false, "nobody owns partitions [3]"},
+		"after a long attempt":       {5 * time.Second, false, "nobody owns partitions [3]"},
+		"unless another replica can": {0, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLeases()
+				able := func(ctx context.Context, _ int) error {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				k, stop := startKeeper(t, "a", l, func(ctx context.Context, p int) error {
+					if p != 3 {
+						return able(ctx, p)
+					}
+					time.Sleep(c.try)
+					return ErrGiveBack
+				})
+				defer stop()
+				if c.second {
+					defer start(t, "b", l, able)()
+				}
+				time.Sleep(vacantFor / 2)
+				if err := k.Vacant(); err != nil {
+					t.Errorf("after %v: %v", vacantFor/2, err)
+				}
+				for range 60 {
+					time.Sleep(time.Second)
+				}
+				got := ""
+				if err := k.Vacant(); err != nil {
+					got = err.Error()
+				}
+				if got != c.want {
+					t.Errorf("after a minute and more: %q, want %q", got, c.want)
+				}
+			})
+		})
 	}
 }
 
