@@ -86,7 +86,7 @@ func (l *leader) lead(ctx context.Context, lease *bus.Lease) error {
 	options := l.courier
 	options.Valid = lease.Valid
 	c := courier.New(options)
-	in := intake.New(options.Conn, l.gate.metrics)
+	in := intake.New(options.Conn, l.gate.metrics, l.o.Log)
 	c.OnReady(func() {
 		l.leading.Set(1)
 		l.gate.open(&session{intake: in, courier: c, conn: options.Conn, ended: lost})

@@ -315,6 +315,9 @@ func (c *Courier) act() {
 	for _, lane := range out.Superseded {
 		c.o.Metrics.message(lane, "superseded")
 	}
+	for _, lane := range out.Dead {
+		c.o.Metrics.message(lane, "dead")
+	}
 	for _, lane := range out.Cut {
 		c.o.Metrics.message(lane, "cut")
 		c.o.Log.Error("a message was too large and tells less of its alert",

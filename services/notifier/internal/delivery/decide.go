@@ -28,7 +28,7 @@ func (c *Core) decide(l *lane, now time.Time) {
 	in, _ := c.o.Table.Integration(l.key)
 	speak, owed := c.survey(l, in)
 	if c.pool(l.key).gone {
-		c.giveUp(l, owed, now)
+		c.giveUp(l, in, speak, owed, now)
 		return
 	}
 	if l.pending != nil && !l.pending.current(l) && owed == 0 {
@@ -255,23 +255,18 @@ func (p *message) current(l *lane) bool {
 	return true
 }
 
-// giveUp marks everything as told to a receiver that wants nothing more.
-func (c *Core) giveUp(l *lane, owed int, now time.Time) {
+// giveUp journals everything as dead that a receiver is to hear that wants
+// nothing more. What does not fit into one message follows.
+func (c *Core) giveUp(l *lane, in route.Integration, speak []*member, owed int, now time.Time) {
+	if owed > 0 {
+		c.intend(l, in, speak, now, false)
+	}
 	if l.pending != nil {
 		c.record(now, l, &deliveryv1.Record{Fact: &deliveryv1.Record_Attempted{Attempted: &deliveryv1.Attempted{
 			Id: l.pending.intent.GetId(), Attempt: uint32(l.pending.attempts),
 			Outcome: deliveryv1.Outcome_OUTCOME_DEAD, Error: "the receiver answered 410 and is disabled",
 		}}})
-	}
-	if owed > 0 {
-		for _, m := range l.ordered() {
-			if rank(m) == 0 {
-				m.told, m.toldVersion = m.alert.state.GetState(), m.alert.version
-			}
-			if !m.alert.firing() {
-				c.settle(l, m.alert)
-			}
-		}
+		c.out.Dead = append(c.out.Dead, l.key)
 	}
 	l.repeatAt = time.Time{}
 	c.close(l)

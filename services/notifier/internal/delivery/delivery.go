@@ -164,6 +164,8 @@ type Actions struct {
 	// Superseded names the lanes of messages that were replaced or dropped
 	// before they were delivered.
 	Superseded []route.Lane
+	// Dead names the lanes of messages that were given up without an attempt.
+	Dead []route.Lane
 	// Cut names the lanes of messages that were too large for the journal and tell
 	// less of their alert.
 	Cut []route.Lane

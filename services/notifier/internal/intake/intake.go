@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -44,6 +45,9 @@ const (
 	// storeLimit bounds one call, so that a sender without a deadline does not
 	// hang while NATS is away.
 	storeLimit = 10 * time.Second
+	// searchLimit bounds the search for a watermark within it: some 100,000
+	// messages are read a second.
+	searchLimit = 5 * time.Second
 )
 
 // SubjectOf returns the subject of a partition in ALERTS.
@@ -55,10 +59,12 @@ type Log interface {
 	PublishExpecting(ctx context.Context, subject string, lastSubjectSeq uint64, data []byte) (uint64, error)
 	// Last returns the newest message of a subject.
 	Last(ctx context.Context, stream, subject string) (bus.Delivery, bool, error)
+	// Read calls handle for each message.
+	Read(ctx context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error
 }
 
 // Metrics count what comes in.
-type Metrics struct{ received, stored, conflicts prometheus.Counter }
+type Metrics struct{ received, stored, conflicts, unreadable prometheus.Counter }
 
 // NewMetrics registers the metrics of intake on reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -66,15 +72,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return proc.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
 	}
 	return &Metrics{
-		received:  counter("tocsin_notifier_transitions_received_total", "Alert transitions that alerters sent, repeats included."),
-		stored:    counter("tocsin_notifier_transitions_stored_total", "Alert transitions that were new and are stored."),
-		conflicts: counter("tocsin_notifier_store_conflicts_total", "Writes that were refused because another writer came first, or whose outcome was unknown."),
+		unreadable: counter("tocsin_notifier_unreadable_watermarks_total", "Times that the last message of a partition could not be read, so that transitions may be stored twice."),
+		received:   counter("tocsin_notifier_transitions_received_total", "Alert transitions that alerters sent, repeats included."),
+		stored:     counter("tocsin_notifier_transitions_stored_total", "Alert transitions that were new and are stored."),
+		conflicts:  counter("tocsin_notifier_store_conflicts_total", "Writes that were refused because another writer came first, or whose outcome was unknown."),
 	}
 }
 
 // Intake stores batches. It is safe for concurrent use.
 type Intake struct {
 	log        Log
+	lines      *slog.Logger
 	metrics    *Metrics
 	partitions [Partitions]partition
 }
@@ -88,9 +96,9 @@ type partition struct {
 	watermark *alertv1.Cause
 }
 
-// New returns an intake on the log.
-func New(log Log, metrics *Metrics) *Intake {
-	in := &Intake{log: log, metrics: metrics}
+// New returns an intake on the log, which writes to lines what is wrong with it.
+func New(log Log, metrics *Metrics, lines *slog.Logger) *Intake {
+	in := &Intake{log: log, metrics: metrics, lines: lines}
 	for i := range in.partitions {
 		in.partitions[i].busy = make(chan struct{}, 1)
 	}
@@ -226,14 +234,50 @@ func (in *Intake) read(ctx context.Context, number int, p *partition) error {
 	}
 	p.last, p.watermark = 0, nil
 	if found {
-		var b alertv1.TransitionBatch
-		if err := proto.Unmarshal(d.Data, &b); err != nil || len(b.GetTransitions()) == 0 {
-			return fmt.Errorf("read watermark: message %d of %s cannot be read", d.Seq, SubjectOf(number))
+		p.last = d.Seq
+		var readable bool
+		p.watermark, readable = causeOf(d)
+		if !readable {
+			in.metrics.unreadable.Inc()
+			p.watermark = in.search(ctx, number, d.Seq)
+			in.lines.ErrorContext(ctx, "the last message of a partition cannot be read; what it held may be stored again",
+				"subject", SubjectOf(number), "seq", d.Seq, "watermark", p.watermark)
 		}
-		p.last, p.watermark = d.Seq, b.GetTransitions()[len(b.GetTransitions())-1].GetCause()
 	}
 	p.known = true
 	return nil
+}
+
+// causeOf returns the last cause in a message, and false when it cannot be read.
+func causeOf(d bus.Delivery) (*alertv1.Cause, bool) {
+	var b alertv1.TransitionBatch
+	if err := proto.Unmarshal(d.Data, &b); err != nil || len(b.GetTransitions()) == 0 {
+		return nil, false
+	}
+	return b.GetTransitions()[len(b.GetTransitions())-1].GetCause(), true
+}
+
+// search returns the last cause below the message last that can be read, or nil.
+// It may return an earlier one when it takes too long: a watermark that is too
+// low lets an alert be told a second time, and loses none.
+func (in *Intake) search(ctx context.Context, number int, last uint64) *alertv1.Cause {
+	ctx, cancel := context.WithTimeout(ctx, searchLimit)
+	defer cancel()
+	var cause *alertv1.Cause
+	done := errors.New("done")
+	err := in.log.Read(ctx, bus.ReadOptions{Stream: bus.AlertsStream, Filter: SubjectOf(number)}, func(d bus.Delivery) error {
+		if d.Seq >= last {
+			return done
+		}
+		if c, readable := causeOf(d); readable {
+			cause = c
+		}
+		return nil
+	})
+	if !errors.Is(err, done) {
+		in.lines.WarnContext(ctx, "not all of a partition was searched for its watermark", "subject", SubjectOf(number), "err", err)
+	}
+	return cause
 }
 
 // above returns the transitions of a batch whose causes are above the watermark.

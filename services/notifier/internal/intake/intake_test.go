@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -66,6 +67,10 @@ func (m *memory) Last(context.Context, string, string) (bus.Delivery, bool, erro
 	return bus.Delivery{Seq: uint64(len(m.messages)), Data: data}, true, err
 }
 
+func (m *memory) Read(context.Context, bus.ReadOptions, func(bus.Delivery) error) error {
+	return errors.New("nothing asks for this")
+}
+
 func (m *memory) causes() []uint64 {
 	var all []uint64
 	for _, batch := range m.messages {
@@ -92,7 +97,9 @@ func batch(seqs ...uint64) *notifyv1.NotifyRequest {
 	return req
 }
 
-func newIntake(log Log) *Intake { return New(log, NewMetrics(prometheus.NewRegistry())) }
+func newIntake(log Log) *Intake {
+	return New(log, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+}
 
 func TestEachTransitionIsStoredOnceAndInOrder(t *testing.T) {
 	lost := func(*memory, func()) error { return bus.ErrUnknownOutcome }
@@ -266,7 +273,7 @@ func TestManySendersOnRealJetStream(t *testing.T) {
 	metrics := NewMetrics(prometheus.NewRegistry())
 	var senders sync.WaitGroup
 	for range 4 {
-		in := New(conn, metrics) // each with beliefs of its own
+		in := New(conn, metrics, slog.New(slog.DiscardHandler)) // each with beliefs of its own
 		senders.Go(func() {
 			for seq := uint64(1); seq <= 40; seq += 2 {
 				for {
@@ -306,5 +313,44 @@ func TestManySendersOnRealJetStream(t *testing.T) {
 	}
 	if n := testutil.ToFloat64(metrics.received); n < 160 {
 		t.Errorf("%v transitions received, want at least 160", n)
+	}
+}
+
+func TestALastMessageThatCannotBeReadBlocksNothing(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before []uint64 // stored before it
+		want   uint64   // the watermark then
+		stored uint32   // of the transitions 1 to 4
+	}{
+		{"after others", []uint64{1, 2}, 2, 2},
+		{"alone", nil, 0, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn := servertest.NATS(t).Conn(t)
+			if _, err := conn.EnsureStream(t.Context(), bus.Alerts()); err != nil {
+				t.Fatal(err)
+			}
+			for _, seq := range c.before {
+				if _, err := newIntake(conn).Notify(t.Context(), batch(seq)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := conn.Publish(t.Context(), bus.Message{Subject: SubjectOf(3), Data: []byte("\xff not a batch")}); err != nil {
+				t.Fatal(err)
+			}
+			in := newIntake(conn)
+			mark, err := in.Watermark(t.Context(), &notifyv1.WatermarkRequest{Partition: 3})
+			if err != nil || mark.GetWatermark().GetSequence() != c.want {
+				t.Errorf("watermark %v, %v: want %d", mark.GetWatermark(), err, c.want)
+			}
+			resp, err := in.Notify(t.Context(), batch(1, 2, 3, 4))
+			if err != nil || resp.GetStored() != c.stored || resp.GetWatermark().GetSequence() != 4 {
+				t.Errorf("answer %v, %v: want %d stored", resp, err, c.stored)
+			}
+			if n := testutil.ToFloat64(in.metrics.unreadable); n == 0 {
+				t.Error("it was not counted")
+			}
+		})
 	}
 }
