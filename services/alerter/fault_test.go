@@ -233,7 +233,7 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 	if !proc.IsUsage(err) {
 		t.Fatalf("got %v, want a mistake in the configuration", err)
 	}
-	for _, want := range []string{"grpc_address", "http_address", "no-such-file", "bad.yaml:8"} {
+	for _, want := range []string{"grpc_address", "http_address", "no-such-file", "bad.yaml:6", "bad.yaml:8"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %q:\n%v", want, err)
 		}

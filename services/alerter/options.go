@@ -289,10 +289,10 @@ func (o Options) compile() (*engine.Program, error) {
 	}
 	files, err := o.ruleFiles()
 	errs = append(errs, err)
+	// Rules that could be read are compiled even when others could not, so that
+	// their mistakes are told too.
 	set, err := rulefile.Parse(files, o.Targets)
-	if err != nil {
-		return nil, errors.Join(append(errs, err)...)
-	}
+	errs = append(errs, err)
 	program, err := engine.Compile(set)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err

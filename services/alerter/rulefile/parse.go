@@ -106,7 +106,10 @@ func (p *parser) group(n *yaml.Node) Group {
 		return g
 	}
 	for _, rn := range p.sequence(list, "rules") {
-		g.Rules = append(g.Rules, p.rule(g.Name, rn))
+		before := len(p.mistakes)
+		r := p.rule(g.Name, rn)
+		r.wrong = len(p.mistakes) > before
+		g.Rules = append(g.Rules, r)
 	}
 	return g
 }

@@ -88,6 +88,7 @@ type Rule struct {
 
 	exprAt, untilAt scalarText
 	annotationsAt   map[string]Position
+	wrong           bool // it has mistakes
 }
 
 // Key identifies the rule in its set: group, name, and what tells it from
@@ -164,7 +165,9 @@ func JoinMistakes(mistakes []*MistakeError) error {
 
 // Parse reads files (content by name) and checks them together with the target
 // patterns. The error joins every mistake as a *MistakeError; those of target
-// patterns stand in the file "targets" at the pattern's number.
+// patterns stand in the file "targets" at the pattern's number. With an error,
+// the set holds the rules without a mistake and nothing else: compiling them
+// tells more mistakes, and that is all it is good for.
 func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
 	p := &parser{}
 	if len(targets) == 0 {
@@ -177,10 +180,20 @@ func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
 	p.checkSet(set)
 	p.checkTargets(targets)
 	if err := JoinMistakes(p.mistakes); err != nil {
-		return nil, err
+		return &Set{Groups: sound(set.Groups)}, err
 	}
 	set.Hash = hash(set)
 	return set, nil
+}
+
+// sound returns the groups without the rules that have mistakes.
+func sound(groups []Group) []Group {
+	var left []Group
+	for _, g := range groups {
+		g.Rules = slices.DeleteFunc(g.Rules, func(r Rule) bool { return r.wrong })
+		left = append(left, g)
+	}
+	return left
 }
 
 func labelKey(on On, labels map[string]string) string {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/proto"
@@ -30,6 +31,8 @@ const (
 	// Kept is how many snapshots of a partition are kept: the second is for the
 	// day on which the first cannot be read.
 	Kept = 2
+	// loadTimeout bounds the reading of one snapshot: 16 MB at 1 MB/s and a half.
+	loadTimeout = 30 * time.Second
 	// maxSize bounds a snapshot when it is unpacked. 100,000 targets of 10 KiB in
 	// 64 partitions make 16 MB; 1 GiB is no state of ours.
 	maxSize = 1 << 30
@@ -167,10 +170,12 @@ func (s *Store) list(ctx context.Context, prefix string) (map[int][]Ref, error) 
 // snapshot is damaged or gone, and ErrNewer when this release cannot read it.
 func (s *Store) Load(ctx context.Context, partition int, ref Ref) (*statev1.StoredSnapshot, error) {
 	name := nameOf(partition, ref)
-	packed, ok, err := s.objects.Get(ctx, name)
+	packed, ok, err := s.get(ctx, name)
 	switch {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("load snapshot %s: %w", name, ctx.Err())
+	case errors.Is(err, errNoAnswer):
+		return nil, fmt.Errorf("load snapshot %s: %w", name, err)
 	case err != nil: // the store's digest did not match
 		return nil, fmt.Errorf("load snapshot %s: %w: %w", name, ErrUnreadable, err)
 	case !ok:
@@ -192,6 +197,37 @@ func (s *Store) Load(ctx context.Context, partition int, ref Ref) (*statev1.Stor
 			snap.GetFormat(), snap.GetPosition().GetLogId(), snap.GetPosition().GetAppliedSequence())
 	}
 	return snap, nil
+}
+
+// errNoAnswer says that the store did not answer in time: nothing is known of
+// the snapshot, and another attempt may find it.
+var errNoAnswer = errors.New("the object store does not answer")
+
+// get reads an object, and leaves the read behind when ctx ends or time is up:
+// the client of the store waits for content that does not arrive whatever
+// becomes of its context.
+func (s *Store) get(ctx context.Context, name string) (data []byte, ok bool, err error) {
+	type answer struct {
+		data []byte
+		ok   bool
+		err  error
+	}
+	bounded, cancel := context.WithTimeoutCause(ctx, loadTimeout, errNoAnswer)
+	defer cancel()
+	answers := make(chan answer, 1) // room for one that comes too late
+	go func() {
+		data, ok, err := s.objects.Get(bounded, name)
+		answers <- answer{data, ok, err}
+	}()
+	select {
+	case a := <-answers:
+		if a.err != nil && bounded.Err() != nil {
+			return nil, false, context.Cause(bounded)
+		}
+		return a.data, a.ok, a.err
+	case <-bounded.Done():
+		return nil, false, context.Cause(bounded)
+	}
 }
 
 func prefixOf(partition int) string { return fmt.Sprintf("p%02d/", partition) }

@@ -1,9 +1,12 @@
 package snapshot_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
@@ -175,6 +178,48 @@ func TestWhatCannotBeReadIsToldApart(t *testing.T) {
 			if _, err := s.Load(t.Context(), 1, snapshot.Ref{LogID: "log", Seq: 1}); !errors.Is(err, c.want) {
 				t.Errorf("Load: %v, want %v", err, c.want)
 			}
+		})
+	}
+}
+
+// deaf is a store that holds something and never sends it.
+type deaf struct {
+	snapshot.Objects
+	over chan struct{}
+}
+
+func (d deaf) Get(context.Context, string) ([]byte, bool, error) {
+	<-d.over
+	return nil, false, errors.New("too late")
+}
+
+func TestAStoreThatDoesNotAnswerIsNotWaitedForForEver(t *testing.T) {
+	for name, c := range map[string]struct {
+		stopAfter time.Duration
+		took      time.Duration
+	}{
+		"when the caller stops":      {time.Second, time.Second},
+		"when the caller is patient": {time.Hour, 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				objects := deaf{over: make(chan struct{})}
+				defer close(objects.over)
+				s, err := snapshot.NewStore(objects)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), c.stopAfter)
+				defer cancel()
+				began := time.Now()
+				_, err = s.Load(ctx, 1, snapshot.Ref{LogID: "log", Seq: 1})
+				if err == nil || errors.Is(err, snapshot.ErrUnreadable) {
+					t.Errorf("Load: %v; want an error that does not call the snapshot damaged", err)
+				}
+				if took := time.Since(began); took != c.took {
+					t.Errorf("it took %v, want %v", took, c.took)
+				}
+			})
 		})
 	}
 }
