@@ -3,9 +3,12 @@
 // alert that fires or resolves, and answers questions about alerts, targets
 // and rules.
 //
-// What it tells follows from the log alone. It may be killed at any moment, and
-// Redis may forget everything: what comes back from snapshots and a replay is
-// the same, alert ids included, and nobody is told anything twice.
+// What it tells follows from the log and the rule sets that the log names. It
+// may be killed at any moment, and Redis may forget everything: what comes back
+// from snapshots and a replay is the same, alert ids included, so that the
+// notifier knows what it has already. When no snapshot fits what is left of the
+// log, the state is rebuilt from that and compared with what the notifier was
+// told: alerts that fire in both keep their ids, and only differences are told.
 package alerter
 
 import (

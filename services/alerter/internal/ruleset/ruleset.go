@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,10 @@ const (
 	key = "rules"
 	// retryWait is the pause after an activation that did not go through.
 	retryWait = time.Second
+	// programsKept is how many compiled rule sets are kept: the one in force and
+	// those of changes that a replay of a few days meets. Partitions hold on to
+	// what they use, and what was dropped is fetched again.
+	programsKept = 8
 )
 
 var (
@@ -63,24 +68,42 @@ type Library struct {
 	configured *engine.Program
 
 	mu       sync.Mutex
-	programs map[string]*engine.Program // guarded by mu
+	programs []*engine.Program // guarded by mu; the one used last is the last
 }
 
 // NewLibrary returns a Library over the bucket of rule sets and the one that
 // says which is in force. It knows the rule set that this replica is configured
 // with without asking.
 func NewLibrary(sets, meta Bucket, configured *engine.Program) *Library {
-	return &Library{
-		sets: sets, meta: meta, configured: configured,
-		programs: map[string]*engine.Program{configured.Hash(): configured},
-	}
+	return &Library{sets: sets, meta: meta, configured: configured}
 }
 
 // Program returns a compiled rule set that is loaded, or nil.
 func (l *Library) Program(hash string) *engine.Program {
+	if hash == l.configured.Hash() {
+		return l.configured
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.programs[hash]
+	i := slices.IndexFunc(l.programs, func(p *engine.Program) bool { return p.Hash() == hash })
+	if i < 0 {
+		return nil
+	}
+	p := l.programs[i]
+	l.programs = append(slices.Delete(l.programs, i, i+1), p)
+	return p
+}
+
+// add keeps a compiled rule set, in place of the one that was not used for
+// longest if there are too many.
+func (l *Library) add(p *engine.Program) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.programs = slices.DeleteFunc(l.programs, func(old *engine.Program) bool { return old.Hash() == p.Hash() })
+	if len(l.programs) == programsKept {
+		l.programs = slices.Delete(l.programs, 0, 1)
+	}
+	l.programs = append(l.programs, p)
 }
 
 // Fetch loads and compiles a rule set unless it is loaded. Its error wraps
@@ -104,9 +127,7 @@ func (l *Library) Fetch(ctx context.Context, hash string) (*engine.Program, erro
 	if err != nil {
 		return nil, fmt.Errorf("compile rule set %s: %w: %w", hash, ErrUnreadable, err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.programs[hash] = program
+	l.add(program)
 	return program, nil
 }
 

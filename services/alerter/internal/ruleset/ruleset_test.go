@@ -3,6 +3,7 @@ package ruleset_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -340,6 +341,34 @@ func TestSeed(t *testing.T) {
 				t.Errorf("rule set %s, want %s", program.Hash(), c.want)
 			}
 		})
+	}
+}
+
+func TestRuleSetsThatAreNotUsedAreDropped(t *testing.T) {
+	sets, meta := newBuckets()
+	own := configured(t)
+	l := ruleset.NewLibrary(sets, meta, own)
+	var hashes []string
+	for n := range 20 {
+		set := parseText(t, strings.Replace(text, "> 1", fmt.Sprintf("> 1%d", n), 1))
+		sets.values[set.Hash] = set.Encode()
+		hashes = append(hashes, set.Hash)
+		if _, err := l.Fetch(t.Context(), set.Hash); err != nil {
+			t.Fatal(err)
+		}
+		l.Program(hashes[0]) // in use all the time
+	}
+	kept := 0
+	for _, hash := range hashes {
+		if l.Program(hash) != nil {
+			kept++
+		}
+	}
+	if kept != 8 || l.Program(hashes[0]) == nil || l.Program(hashes[19]) == nil || l.Program(own.Hash()) != own {
+		t.Errorf("%d of 20 are kept, want 8: the one in use and the newest, and the configured one beside them", kept)
+	}
+	if _, err := l.Fetch(t.Context(), hashes[1]); err != nil {
+		t.Errorf("one that was dropped: %v", err)
 	}
 }
 
