@@ -9,7 +9,6 @@
 package courier
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +16,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -177,22 +174,6 @@ func (c *Courier) Run(ctx, lost context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// accompany runs lead beside helpers, which end when it does, and returns the
-// error of whichever failed first; errDone when lead ended well.
-func accompany(ctx context.Context, lead func(helping context.Context) error, helpers ...func(context.Context) error) error {
-	g, helping := errgroup.WithContext(ctx)
-	helping, dismiss := context.WithCancelCause(helping)
-	for _, help := range helpers {
-		g.Go(func() error { return help(helping) })
-	}
-	g.Go(func() error {
-		err := lead(helping)
-		dismiss(cmp.Or(err, errDone)) // the helpers end with the cause, and may be first to say so
-		return err
-	})
-	return g.Wait()
 }
 
 // lead owns the core from the catch-up to the end.

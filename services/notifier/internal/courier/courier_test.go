@@ -3,7 +3,6 @@ package courier
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -41,7 +40,7 @@ func loaded(t *testing.T, conn *bus.Conn, url string, change ...func(*Options)) 
 	t.Cleanup(sender.Close)
 	o := Options{
 		Conn: conn, Owner: "test", Settings: conf, Sender: sender, Render: receiver.NewWriter(conf.Integrations, "").Write,
-		Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {
 		f(&o)
@@ -146,13 +145,20 @@ func TestCatchingUpEndsWithTheLastAlertThatIsKept(t *testing.T) {
 
 func TestTheOwnersErrorIsNotSwallowed(t *testing.T) {
 	broken := errors.New("broken")
-	for range 200 { // which goroutine reports first is chance
-		help := func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
-		if err := accompany(t.Context(), func(context.Context) error { return broken }, help, help); !errors.Is(err, broken) {
-			t.Fatalf("ended with %v, want the owner's error", err)
+	for want, owner := range map[error]error{broken: broken, errDone: nil} {
+		var told [2]error // why each helper ended, which may be what is reported
+		helper := func(i int) func(context.Context) error {
+			return func(ctx context.Context) error {
+				<-ctx.Done()
+				told[i] = context.Cause(ctx)
+				return told[i]
+			}
 		}
-		if err := accompany(t.Context(), func(context.Context) error { return nil }, help, help); !errors.Is(err, errDone) {
-			t.Fatalf("ended with %v, want that it is done", err)
+		err := accompany(t.Context(), func(context.Context) error { return owner }, helper(0), helper(1))
+		for _, err := range []error{err, told[0], told[1]} {
+			if !errors.Is(err, want) {
+				t.Errorf("ended with %v, want %v", err, want)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,6 +19,22 @@ import (
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
 )
+
+// accompany runs lead beside helpers, which end when it does, and returns the
+// error of whichever failed first; errDone when lead ended well.
+func accompany(ctx context.Context, lead func(helping context.Context) error, helpers ...func(context.Context) error) error {
+	g, helping := errgroup.WithContext(ctx)
+	helping, dismiss := context.WithCancelCause(helping)
+	for _, help := range helpers {
+		g.Go(func() error { return help(helping) })
+	}
+	g.Go(func() error {
+		err := lead(helping)
+		dismiss(cmp.Or(err, errDone)) // the helpers end with the cause, and may be first to say so
+		return err
+	})
+	return g.Wait()
+}
 
 // allAlerts are the subjects of ALERTS.
 const allAlerts = "tocsin.alert.>"

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"maps"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -130,9 +132,7 @@ func TestInhibition(t *testing.T) {
 		w.wait(time.Minute)
 		heard := map[string]string{}
 		for _, a := range w.running {
-			for id, is := range read(t, a).Alerts {
-				heard[id] = is
-			}
+			maps.Copy(heard, read(t, a).Alerts)
 		}
 		if heard["symptom"] != "resolved" || heard["cause"] != "resolved" {
 			t.Errorf("heard %v, want the ends of both", heard)

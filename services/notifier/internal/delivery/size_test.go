@@ -50,6 +50,9 @@ func TestMessagesAreMadeSmallerUntilTheJournalTakesThem(t *testing.T) {
 					}
 					truncated += s.More
 				}
+				if w.cut != 0 {
+					t.Errorf("%d messages were cut although they could be made smaller", w.cut)
+				}
 				if len(heard)+truncated < alerts {
 					t.Errorf("%d alerts told and %d counted, want all %d", len(heard), truncated, alerts)
 				}

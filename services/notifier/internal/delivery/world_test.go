@@ -31,6 +31,7 @@ type world struct {
 	unjournaled []ShardRecord // made by the core and not stored yet
 	running     []Attempt
 	superseded  int
+	cut         int
 	orphans     []route.Lane
 }
 
@@ -143,6 +144,7 @@ func (w *world) step() {
 	w.unjournaled = append(w.unjournaled, out.Records...)
 	w.running = append(w.running, out.Attempts...)
 	w.superseded += len(out.Superseded)
+	w.cut += len(out.Cut)
 }
 
 // store journals everything that waits, one message per shard.
