@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"maps"
-	"maps"
 	"strings"
 	"testing"
 	"time"
