@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,9 @@ const (
 	// somebody's attention: a dead replica's leases lapse after 3 s and are found
 	// within another, and one that was given back is tried again after barFor.
 	vacantFor = 45 * time.Second
+	// overdueAfter is how long a partition may be without owner before replicas
+	// claim it that have their share: twice what a dead replica's takes.
+	overdueAfter = 10 * time.Second
 	// claimsAtOnce bounds the claims in flight: 64 at once would be a burst for
 	// nothing, one by one would take 64 round trips.
 	claimsAtOnce = 8
@@ -90,7 +94,9 @@ type Keeper struct {
 	held   map[int]context.CancelFunc // guarded by mu; stops what runs here
 	barred map[int]time.Time          // guarded by mu; until when, kept barFor longer
 	vacant map[int]time.Time          // guarded by mu; since when nobody owns it
-	work   sync.WaitGroup
+	// rescued are those that were overdue when they were claimed.
+	rescued map[int]bool // guarded by mu
+	work    sync.WaitGroup
 }
 
 // New returns a Keeper.
@@ -99,7 +105,7 @@ func New(o Options) *Keeper {
 		opts:   o,
 		held:   map[int]context.CancelFunc{},
 		barred: map[int]time.Time{},
-		vacant: map[int]time.Time{},
+		vacant: map[int]time.Time{}, rescued: map[int]bool{},
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tocsin_alerter_partitions_owned",
 			Help: "Partitions that this replica owns.",
@@ -203,7 +209,7 @@ func (k *Keeper) look(ctx context.Context) error {
 	err = g.Wait()
 	for i, p := range claim {
 		if leases[i] != nil {
-			k.start(ctx, p, leases[i])
+			k.start(ctx, p, leases[i], view.Overdue[p])
 		}
 	}
 	return err
@@ -218,7 +224,7 @@ func (k *Keeper) view(ctx context.Context) (View, error) {
 	}
 	v := View{
 		Self: k.opts.Self, Partitions: k.opts.Partitions,
-		Owners: map[int]string{}, Barred: map[int]bool{},
+		Owners: map[int]string{}, Barred: map[int]bool{}, Overdue: map[int]bool{},
 	}
 	for name, owner := range leases {
 		if replica, ok := strings.CutPrefix(name, replicaPrefix); ok {
@@ -244,6 +250,10 @@ func (k *Keeper) view(ctx context.Context) (View, error) {
 		v.Owners[p] = k.opts.Self
 	}
 	k.noteVacant(v.Owners, now)
+	for p, since := range k.vacant {
+		v.Overdue[p] = now.Sub(since) > overdueAfter
+	}
+	v.Rescued = maps.Clone(k.rescued)
 	return v, nil
 }
 
@@ -276,11 +286,14 @@ func (k *Keeper) claim(ctx context.Context, partition int) (Lease, error) {
 	return lease, nil
 }
 
-func (k *Keeper) start(ctx context.Context, partition int, lease Lease) {
+func (k *Keeper) start(ctx context.Context, partition int, lease Lease, rescue bool) {
 	ctx, stop := context.WithCancel(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.held[partition] = stop
+	if rescue {
+		k.rescued[partition] = true
+	}
 	k.owned.Inc()
 	k.work.Go(func() { k.hold(ctx, stop, partition, lease) })
 }
@@ -306,6 +319,7 @@ func (k *Keeper) hold(ctx context.Context, stop context.CancelFunc, partition in
 	lease.Release()
 	k.mu.Lock()
 	delete(k.held, partition)
+	delete(k.rescued, partition)
 	if errors.Is(err, ErrGiveBack) {
 		k.barred[partition] = time.Now().Add(barFor)
 	}

@@ -18,32 +18,43 @@ type View struct {
 	Owners map[int]string
 	// Barred are partitions that Self must not claim now.
 	Barred map[int]bool
+	// Overdue are partitions that nobody owned for long: whoever has room for
+	// them cannot run them, so that others claim them above their share.
+	Overdue map[int]bool
+	// Rescued are partitions that Self claimed for that reason.
+	Rescued map[int]bool
 }
 
 // Plan decides which partitions a replica claims and which it releases, so
 // that all end with as many as any other, or one more. It claims only what
-// nobody owns, and releases only what is above its share, so that two replicas
-// that see different things disagree for a moment but never fight.
+// nobody owns, and releases only what is above its share, what it rescued last,
+// so that two replicas that see different things disagree for a moment but never
+// fight.
 func Plan(v View) (claim, release []int) {
-	var mine, free []int
+	var mine, rescued, free, overdue []int
 	for p := range v.Partitions {
 		switch owner, owned := v.Owners[p]; {
+		case owner == v.Self && v.Rescued[p]:
+			rescued = append(rescued, p)
 		case owner == v.Self && owned:
 			mine = append(mine, p)
+		case !owned && !v.Barred[p] && v.Overdue[p]:
+			overdue = append(overdue, p)
 		case !owned && !v.Barred[p]:
 			free = append(free, p)
 		}
 	}
 	quota := share(v)
-	if len(mine) >= quota {
-		return nil, mine[quota:]
+	if mine = append(rescued, mine...); len(mine) >= quota {
+		return overdue, mine[quota:]
 	}
 	// Replicas that start together begin at different places, so that they
 	// seldom want the same partition.
 	slices.SortFunc(free, func(a, b int) int {
 		return offset(v.Self, a, v.Partitions) - offset(v.Self, b, v.Partitions)
 	})
-	return free[:min(len(free), quota-len(mine))], nil
+	room := max(quota-len(mine)-len(overdue), 0)
+	return append(overdue, free[:min(len(free), room)]...), nil
 }
 
 // share is how many partitions Self should own: the first replicas by name own

@@ -63,6 +63,27 @@ func TestPlan(t *testing.T) {
 			claims:       3,
 			neverClaimed: []int{2},
 		},
+		"what nobody owned for long is claimed above the share": {
+			view: View{
+				Self: "a", Replicas: []string{"a", "b"}, Partitions: 6, Owners: owned(owned(nil, "a", 0, 3), "b", 3, 5),
+				Overdue: map[int]bool{5: true},
+			},
+			claims: 1,
+		},
+		"what was rescued is released last": {
+			view: View{
+				Self: "a", Replicas: []string{"a", "b"}, Partitions: 6, Owners: owned(owned(nil, "b", 0, 2), "a", 2, 6),
+				Rescued: map[int]bool{5: true},
+			},
+			release: []int{4},
+		},
+		"what is overdue and was given back is left alone": {
+			view: View{
+				Self: "a", Partitions: 4, Barred: map[int]bool{2: true}, Overdue: map[int]bool{2: true},
+			},
+			claims:       3,
+			neverClaimed: []int{2},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claim, release := Plan(c.view)
