@@ -1,9 +1,13 @@
 package state_test
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/tocsin-dev/tocsin/internal/event"
 	"github.com/tocsin-dev/tocsin/internal/servertest"
@@ -88,5 +92,70 @@ func TestAStoreThatIsAwaySaysSo(t *testing.T) {
 		if call() == nil {
 			t.Errorf("%s has no error", name)
 		}
+	}
+}
+
+// TestAStateThatLostAKeyIsAbsent removes what an eviction may remove.
+func TestAStateThatLostAKeyIsAbsent(t *testing.T) {
+	for name, c := range map[string]struct {
+		command []any
+		lost    bool
+	}{
+		"nothing":               {[]any{"PING"}, false},
+		"the targets":           {[]any{"DEL", "{tocsin:07}:targets"}, true},
+		"one of the targets":    {[]any{"HDEL", "{tocsin:07}:targets", "c"}, true},
+		"the active alerts":     {[]any{"DEL", "{tocsin:07}:active"}, true},
+		"the outbox":            {[]any{"DEL", "{tocsin:07}:outbox"}, true},
+		"the end of the outbox": {[]any{"RPOP", "{tocsin:07}:outbox"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := servertest.Redis(t)
+			s := open(t, r, nil)
+			if err := install(t, s).Commit(t.Context(), second()); err != nil {
+				t.Fatal(err)
+			}
+			owner, err := s.Take(t.Context(), partition, read(t, s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = owner.Commit(t.Context(), state.Change{
+				Position: position(3), Targets: map[string][]byte{"c": []byte("3"), "nobody": nil}, Trim: 1,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			direct := redis.NewClient(&redis.Options{Addr: r.Addr()})
+			defer direct.Close()
+			if err := direct.Do(t.Context(), c.command...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			saved := read(t, s)
+			if lost := saved.Stored == nil; lost != c.lost {
+				t.Errorf("the state is absent: %v, want %v; read %v", lost, c.lost, saved)
+			}
+			if saved.Head == nil {
+				t.Error("the head is not told, so that nothing can be installed over it")
+			}
+		})
+	}
+}
+
+func TestEvictionIsWarnedOf(t *testing.T) {
+	for policy, want := range map[string]bool{"noeviction": false, "allkeys-lru": true} {
+		t.Run(policy, func(t *testing.T) {
+			r := servertest.Redis(t)
+			direct := redis.NewClient(&redis.Options{Addr: r.Addr()})
+			defer direct.Close()
+			if err := direct.ConfigSet(t.Context(), "maxmemory-policy", policy).Err(); err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			s := state.Open(state.Options{Address: r.Addr(), Log: slog.New(slog.NewTextHandler(&log, nil))})
+			defer s.Close()
+			s.WarnOfEviction(t.Context())
+			if got := strings.Contains(log.String(), "maxmemory_policy="+policy); got != want {
+				t.Errorf("warned: %v, want %v; log %q", got, want, log.String())
+			}
+		})
 	}
 }
