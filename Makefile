@@ -28,7 +28,8 @@ up: build ## Run the whole system against RunPod (needs RUNPOD_API_KEY; CONFIG=t
 
 .PHONY: test
 test: redis ## Install what the tests need and run them all
-	go test -race work
+	@# -count=1: the tests that run the binaries do not know when those change.
+	go test -race -count=1 work
 	@# Under the race detector the simulated nights are shorter; here they are whole.
 	go test ./test/pack
 	go test -count=1 ./test/arch
