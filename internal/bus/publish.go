@@ -49,11 +49,15 @@ func (m Message) natsMsg() *nats.Msg {
 // A message that can never be stored fails at once.
 func (c *Conn) Publish(ctx context.Context, m Message) (Ack, error) {
 	retry := newBackoff()
+	var last error // the last answer that was not the end of ctx
 	for {
 		ack, err := c.attempt(ctx, m.natsMsg())
 		if err == nil {
 			c.countPublished(ack)
 			return ack, nil
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
 		}
 		if refused(err) {
 			c.metrics.published.WithLabelValues("refused").Inc()
@@ -61,7 +65,7 @@ func (c *Conn) Publish(ctx context.Context, m Message) (Ack, error) {
 		}
 		c.metrics.retries.WithLabelValues(reason(err)).Inc()
 		if waitErr := c.pause(ctx, retry); waitErr != nil {
-			return Ack{}, fmt.Errorf("publish to %s: %w: %w", m.Subject, waitErr, err)
+			return Ack{}, fmt.Errorf("publish to %s: %w: %w", m.Subject, waitErr, last)
 		}
 	}
 }

@@ -43,8 +43,9 @@ func (e *Expr) Text() string { return e.text }
 func (e *Expr) Parts() []int { return e.parts }
 
 // missing stands for a value that is not there. CEL's && and || swallow it
-// where the other side decides.
-var missing = types.NewErr("no value")
+// where the other side decides. All evaluations share it: CEL writes the place
+// of an error into errors that have none, so this one has one from the start.
+var missing = types.NewErrWithNodeID(1, "no value")
 
 // Eval decides the condition with the values of src. The error is nil unless
 // the result is Failed.

@@ -3,6 +3,8 @@ package expr
 import (
 	"testing"
 
+	"cel.dev/cel-go/common/types"
+
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
@@ -106,5 +108,16 @@ func (o overridden) Slot(id int) Value {
 		return o.override
 	default:
 		return Num(10)
+	}
+}
+
+// missingAtStart is the place that the shared error names before any evaluation.
+var missingAtStart = missing.(*types.Err).NodeID()
+
+func TestMissingValuesAreSharedWithoutAWrite(t *testing.T) {
+	// Partitions evaluate at the same time, and CEL writes a place into the
+	// errors that pass its operators if they have none.
+	if missingAtStart == 0 {
+		t.Error("the error that all evaluations share has no place: CEL would write one into it")
 	}
 }
