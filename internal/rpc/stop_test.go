@@ -56,7 +56,6 @@ func TestStoppingDoesNotWaitForTheDeaf(t *testing.T) {
 	call, stopped := make(chan error, 1), make(chan error, 1)
 	go func() { call <- watermark(t, conn) }()
 	<-inCall
-	begin := time.Now()
 	go func() { stopped <- f.stop() }()
 	if err := <-call; !errors.Is(err, fault.Unavailable) {
 		t.Errorf("the deaf call ends with %v for its caller", err)
@@ -68,9 +67,6 @@ func TestStoppingDoesNotWaitForTheDeaf(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the server waits for the deaf call")
-	}
-	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("stopping took %v, more than the 3 s that a person waits", took)
 	}
 	close(release)
 }

