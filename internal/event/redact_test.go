@@ -30,7 +30,16 @@ func TestRedact(t *testing.T) {
 		"a token in a query string":              {"/x?token=abc", "/x?token=REDACTED"},
 		"a counter of tokens stays":              {"max_tokens=512 exceeds 256, tokens: 7", "max_tokens=512 exceeds 256, tokens: 7"},
 		"a syntax error about a token stays":     {"unexpected token: <", "unexpected token: <"},
-		"a password in JSON":                     {`{"password": "p w", "x": 1}`, `{"password": "REDACTED w", "x": 1}`},
+		"a password in JSON":                     {`{"password": "p w", "x": 1}`, `{"password": "REDACTED", "x": 1}`},
+		"a password with a quote in it":          {`{"password": "p\"w", "x": 1}`, `{"password": "REDACTED", "x": 1}`},
+		"a password in JSON within JSON":         {`{"body":"{\"password\": \"p w\", \"x\": 1}"}`, `{"body":"{\"password\": \"REDACTED", \"x\": 1}"}`},
+		"a password in what Python prints":       {`{'password': 'p w', 'x': 1}`, `{'password': 'REDACTED', 'x': 1}`},
+		"an authorization header within JSON":    {`{\"Authorization\": \"abc\"}`, `{\"Authorization\": \"REDACTED"}`},
+		"a token in JSON within JSON":            {`{\"access_token\":\"abc\"}`, `{\"access_token\":\"REDACTED"}`},
+		"a number of tokens in JSON stays":       {`{"max_token":512}`, `{"max_token":512}`},
+		"a bearer token of any characters":       {"bearer abc!def:ghi, next", "bearer REDACTED, next"},
+		"a short key of the older kind":          {"rm_0123456789", "rm_REDACTED"},
+		"a word with rm_ in it stays":            {"form_1234567890 perform_it", "form_1234567890 perform_it"},
 		"a token in JSON":                        {`{"access_token":"abc"}`, `{"access_token":"REDACTED"}`},
 		"an environment variable":                {"RUNPOD_API_KEY=abc", "RUNPOD_API_KEY=REDACTED"},
 		"a secret access key":                    {"AWS_SECRET_ACCESS_KEY=wJalr/XUtn", "AWS_SECRET_ACCESS_KEY=REDACTED"},
@@ -85,6 +94,42 @@ func FuzzRedactHidesKeysWhereverTheyStand(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestHide(t *testing.T) {
+	for name, test := range map[string]struct{ text, secret, want string }{
+		"a key of any shape":            {`{"k":"OLDKEY0123"} OLDKEY0123`, "OLDKEY0123", `{"k":"REDACTED"} REDACTED`},
+		"a text without it":             {"nothing here", "OLDKEY0123", "nothing here"},
+		"a word that is part of others": {"no job in a job", "job", "no job in a job"},
+		"no key at all":                 {"abc", "", "abc"},
+	} {
+		if got := string(event.Hide([]byte(test.text), test.secret)); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"lines and tabs become blanks":            {" a\r\n\tb  c\n", "a b c"},
+		"what does not print goes away":           {"a\x00\x1b[31mb\u202ec\xff", "a[31mbc"},
+		"what does not print within a key":        {"key rpa_AB\u200bCD\x00EF", "key rpa_REDACTED"},
+		"an e-mail address":                       {"ask jo.doe+x@example.co.uk now", "ask [e-mail] now"},
+		"what is left of a URL's user is no mail": {"get https://me:pw@example.com/x?y", "get https://REDACTED@example.com/x?y"},
+		"another URL":                             {"get https://host/x@y", "get https://host/x@y"},
+		"other alphabets stay":                    {"ошибка 失败", "ошибка 失败"},
+		"a digest stays":                          {"app@sha256:0123abcd", "app@sha256:0123abcd"},
+	} {
+		if got := event.Line(test.text, 100); got != test.want {
+			t.Errorf("%s: %q became %q, want %q", name, test.text, got, test.want)
+		}
+	}
+	if got := event.Line(strings.Repeat("é", 100), 101); got != strings.Repeat("é", 50) {
+		t.Errorf("the cut splits a character: %q", got)
+	}
+	if got := event.Line(strings.Repeat("a b\n", 1<<20), 300); len(got) > 300 {
+		t.Errorf("%d bytes are left of 4 MiB", len(got))
+	}
 }
 
 func TestRedactToCutsBetweenCharacters(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
 )
 
 // maxErrorBytes bounds what is read of the body of a failed call; a problem+json
@@ -68,7 +70,7 @@ func (c *Client) get(ctx context.Context, k call) ([]byte, error) {
 	case err != nil:
 		return nil, c.failed(ctx, k.op, err)
 	}
-	return hide(body, c.key), nil
+	return event.Hide(body, c.key), nil
 }
 
 var errTooLarge = errors.New("answer is too large")
@@ -126,10 +128,11 @@ func (c *Client) failed(ctx context.Context, op string, err error) *Error {
 // scrub keeps an error as a cause only when its text is free of the key, which a
 // broken server may send back.
 func (c *Client) scrub(err error) error {
-	if tells([]byte(err.Error()), c.key) {
-		return errors.New(c.clean(err.Error()))
+	text := []byte(err.Error())
+	if bytes.Equal(event.Hide(text, c.key), text) {
+		return err
 	}
-	return err
+	return errors.New(c.clean(err.Error()))
 }
 
 // gate holds REST calls back while the quota says so.

@@ -371,7 +371,7 @@ func TestCallsInFlightAreBounded(t *testing.T) {
 func TestAKeyOfAnyShapeIsHiddenAndAShortOneManglesNothing(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ key, want string }{
-		"a key without RunPod's prefix": {"OLDKEYWITHOUTPREFIX", "no voice for [redacted] in a job"},
+		"a key without RunPod's prefix": {"OLDKEYWITHOUTPREFIX", "no voice for REDACTED in a job"},
 		"a word":                        {"job", "no voice for OLDKEYWITHOUTPREFIX in a job"},
 	} {
 		body := `{"id":"j","status":"FAILED","error":"no voice for OLDKEYWITHOUTPREFIX in a job"}`

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
 )
 
 // Kind says what went wrong with a call. Its values are stable: they name the
@@ -131,7 +133,7 @@ func (c *Client) detailOf(body []byte) string {
 
 // clean makes text fit for a detail: without secrets, in one line, bounded.
 func (c *Client) clean(text string) string {
-	return cleanText(string(hide([]byte(text), c.key)), maxDetailBytes)
+	return event.Line(string(event.Hide([]byte(text), c.key)), maxDetailBytes)
 }
 
 func (c *Client) malformed(op string, err error) *Error {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
 )
 
 // Category groups job failures by what to do about them. Its values are stable:
@@ -35,6 +37,9 @@ const (
 	maxTypeBytes = 128
 	// maxFrameBytes bounds a traceback frame: a path, a line and a function.
 	maxFrameBytes = 256
+	// maxScanBytes bounds the text that is searched for signs and frames, so that
+	// an answer cannot cost more than a few milliseconds.
+	maxScanBytes = 64 << 10
 )
 
 // Failure says why a job failed. All of its text is redacted, printable, in one
@@ -77,8 +82,8 @@ func normalise(message string) string { return variable.ReplaceAllString(message
 func ParseFailure(status string, rawError json.RawMessage) Failure {
 	e := parseError(rawError)
 	f := Failure{
-		Type:    cleanText(typeName(e.kind), maxTypeBytes),
-		Message: cleanText(e.message, maxMessageBytes),
+		Type:    event.Line(typeName(e.kind), maxTypeBytes),
+		Message: event.Line(e.message, maxMessageBytes),
 		Frame:   lastFrame(e.trace),
 	}
 	f.Category = categorise(status, e)
@@ -171,7 +176,7 @@ func lastFrame(trace string) string {
 		return ""
 	}
 	m := all[len(all)-1]
-	return cleanText(m[1]+":"+m[2]+" in "+m[3], maxFrameBytes)
+	return event.Line(m[1]+":"+m[2]+" in "+m[3], maxFrameBytes)
 }
 
 var exceptionLine = regexp.MustCompile(`(?m)^([A-Za-z_][\w.]*)(?:: (.*))?$`)
@@ -206,7 +211,7 @@ func categorise(status string, e jobError) Category {
 	if status == string(JobTimedOut) {
 		return TimedOut
 	}
-	text := cut(typeName(e.kind), maxTypeBytes) + " " + cut(e.message, maxScanBytes)
+	text := typeName(start(e.kind)) + " " + start(e.message)
 	for _, s := range signs {
 		if s.pattern.MatchString(text) {
 			return s.category
@@ -217,3 +222,6 @@ func categorise(status string, e jobError) Category {
 	}
 	return Unknown
 }
+
+// start returns the part of text that is searched.
+func start(text string) string { return text[:min(len(text), maxScanBytes)] }

@@ -132,32 +132,6 @@ func TestFingerprintsTellCausesNotJobs(t *testing.T) {
 	}
 }
 
-func TestCleanText(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct{ in, want string }{
-		"a RunPod key":                  {"key rpa_ABC123def used", "key [redacted] used"},
-		"a metrics key":                 {"rm_0123456789ab", "[redacted]"},
-		"but not a word with rm_":       {"form_1234567890 perform_it", "form_1234567890 perform_it"},
-		"a bearer token":                {"Authorization: Bearer abc.def-ghi!", "Authorization: [redacted] [redacted]"},
-		"a URL with a password":         {"get https://me:hunter2@host/x?y", "get https://[redacted]@host/x?y"},
-		"a URL with a user":             {"s3://AKIDEXAMPLE@bucket/x", "s3://[redacted]@bucket/x"},
-		"a URL without":                 {"get https://host/x@y", "get https://host/x@y"},
-		"a named secret":                {`api_key="hunter2", password: hunter3`, `api_key="[redacted]", password: [redacted]`},
-		"a query":                       {"GET /x?api_key=hunter2&a=b", "GET /x?api_key=[redacted]&a=b"},
-		"another service's token":       {"hf_abcdefghijklmnop sk-abcdefghijklmnop", "[redacted] [redacted]"},
-		"an e-mail address":             {"ask jo.doe+x@example.co.uk now", "ask [e-mail] now"},
-		"lines and tabs become blanks":  {" a\r\n\tb  c\n", "a b c"},
-		"what does not print goes away": {"a\x00\x1b[31mb\u202ec\xff", "a[31mbc"},
-	} {
-		if got := cleanText(test.in, 100); got != test.want {
-			t.Errorf("%s: %q became %q, want %q", name, test.in, got, test.want)
-		}
-	}
-	if got := cleanText(strings.Repeat("é", 100), 101); got != strings.Repeat("é", 50) {
-		t.Errorf("the cut splits a character: %q", got)
-	}
-}
-
 func FuzzParseFailure(f *testing.F) {
 	f.Add("FAILED", []byte(inString(f, map[string]string{"error_type": "<class 'X'>", "error_traceback": traceback})))
 	f.Add("FAILED", []byte(`"handler: x traceback: File \"a\", line 1, in b"`))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
 )
 
 // JobStatus is the state of a job.
@@ -48,7 +50,7 @@ func ParseJobStatus(text string) (JobStatus, error) {
 	case "":
 		return "", errors.New("status is missing")
 	default:
-		return "", fmt.Errorf("status %q is not known", cleanText(text, 32))
+		return "", fmt.Errorf("status %q is not known", event.Line(text, 32))
 	}
 }
 
@@ -95,7 +97,7 @@ func decodeJob(body []byte) (Job, error) {
 		return Job{}, errors.New("retries is negative")
 	}
 	j := Job{
-		ID: w.ID, Status: status, WorkerID: cleanText(w.WorkerID, maxIDBytes), Retries: w.Retries.n,
+		ID: w.ID, Status: status, WorkerID: event.Line(w.WorkerID, maxIDBytes), Retries: w.Retries.n,
 		DelayTime:     duration(w.DelayTime.n, time.Millisecond),
 		ExecutionTime: duration(w.ExecutionTime.n, time.Millisecond),
 	}

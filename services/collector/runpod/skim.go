@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
 )
 
 // ReadJob reads a job as RunPod's status route and completion webhook send it.
@@ -20,11 +22,11 @@ func ReadJob(r io.Reader, maxBytes int64, key Secret) (Job, error) {
 		if errors.Is(err, errTooLarge) {
 			kind = TooLarge
 		}
-		return Job{}, &Error{Op: op, Kind: kind, Detail: cleanText(err.Error(), maxDetailBytes), Err: err}
+		return Job{}, &Error{Op: op, Kind: kind, Detail: event.Line(err.Error(), maxDetailBytes), Err: err}
 	}
-	j, err := decodeJob(hide(body, key.Reveal()))
+	j, err := decodeJob(event.Hide(body, key.Reveal()))
 	if err != nil {
-		return Job{}, &Error{Op: op, Kind: Malformed, Detail: cleanText(err.Error(), maxDetailBytes)}
+		return Job{}, &Error{Op: op, Kind: Malformed, Detail: event.Line(err.Error(), maxDetailBytes)}
 	}
 	return j, nil
 }
