@@ -24,6 +24,9 @@ const (
 	resetSlack = 2 * time.Second
 	// maxWindows bounds the windows that are kept; RunPod has three.
 	maxWindows = 8
+	// maxWindowName bounds a window's name, in bytes, which becomes a label of
+	// metrics; RunPod's longest has 6.
+	maxWindowName = 64
 )
 
 // Window is one quota window of an account, as the last answer described it.
@@ -97,12 +100,12 @@ func (b *Budget) Spend(now time.Time) {
 // Observe learns from the status and header of an answer that came at now.
 func (b *Budget) Observe(now time.Time, status int, h http.Header) {
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
-		if wait, ok := ParseRetryAfter(h.Get("Retry-After"), now); ok {
+		if wait, ok := RetryAfter(h, now); ok {
 			b.blockedUntil = latest(b.blockedUntil, now.Add(wait))
 		}
 	}
 	for _, p := range parseList(h.Values("RateLimit-Policy")) {
-		w := b.window(p.name)
+		w := b.window(p.name, now)
 		if w == nil {
 			continue
 		}
@@ -114,7 +117,7 @@ func (b *Budget) Observe(now time.Time, status int, h http.Header) {
 		}
 	}
 	for _, m := range parseList(h.Values("RateLimit")) {
-		w := b.window(m.name)
+		w := b.window(m.name, now)
 		if w == nil {
 			continue
 		}
@@ -125,7 +128,7 @@ func (b *Budget) Observe(now time.Time, status int, h http.Header) {
 		if !ok {
 			continue
 		}
-		reset := now.Add(seconds(t, maxReset))
+		reset := now.Add(seconds(t, w.longest()))
 		if !w.ResetAt.IsZero() && reset.Sub(w.ResetAt) > resetSlack {
 			w.Used = 1 // the call that was answered
 		}
@@ -133,13 +136,29 @@ func (b *Budget) Observe(now time.Time, status int, h http.Header) {
 	}
 }
 
-// window returns the window called name, a new one when there is none, nil when
-// there are too many.
-func (b *Budget) window(name string) *Window {
+// longest returns how far off the end of w can be: no answer silences the client
+// for longer than the window lasts.
+func (w *Window) longest() time.Duration {
+	if w.Length > 0 {
+		return min(w.Length+resetSlack, maxReset)
+	}
+	return maxReset
+}
+
+// window returns the window called name, a new one when there is none. It returns
+// nil for a name that can be none, and when there are too many windows of which
+// none is over.
+func (b *Budget) window(name string, now time.Time) *Window {
 	for i := range b.windows {
 		if b.windows[i].Name == name {
 			return &b.windows[i]
 		}
+	}
+	if len(name) > maxWindowName {
+		return nil
+	}
+	if len(b.windows) >= maxWindows {
+		b.windows = slices.DeleteFunc(b.windows, func(w Window) bool { return !now.Before(w.ResetAt) })
 	}
 	if len(b.windows) >= maxWindows {
 		return nil
@@ -148,17 +167,23 @@ func (b *Budget) window(name string) *Window {
 	return &b.windows[len(b.windows)-1]
 }
 
-// ParseRetryAfter reads a Retry-After header, seconds or an HTTP date, as a wait
-// from now of at most 15 minutes. It reports false when there is none.
-func ParseRetryAfter(value string, now time.Time) (time.Duration, bool) {
-	value = strings.TrimSpace(value)
+// RetryAfter reads the header Retry-After of an answer that came at now, seconds
+// or a date, as a wait of at most 15 minutes. A date counts from the server's own,
+// so that it means the same whatever our clock shows; from now where the server
+// sends none. It reports false when there is no such header.
+func RetryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+	value := strings.TrimSpace(h.Get("Retry-After"))
 	if n, err := strconv.ParseUint(value, 10, 63); err == nil {
 		return seconds(int64(n), maxRetryAfter), true
 	}
-	if at, err := http.ParseTime(value); err == nil {
-		return min(max(at.Sub(now), 0), maxRetryAfter), true
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0, false
 	}
-	return 0, false
+	if sent, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = sent
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter), true
 }
 
 func seconds(n int64, most time.Duration) time.Duration {

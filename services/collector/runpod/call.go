@@ -97,7 +97,7 @@ func readBody(r io.Reader, k call, maxKept int64) ([]byte, error) {
 func (c *Client) refused(op string, resp *http.Response) *Error {
 	// What cannot be read of the explanation is only missing from the text.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
-	wait, _ := ParseRetryAfter(resp.Header.Get("Retry-After"), c.opts.Now())
+	wait, _ := RetryAfter(resp.Header, c.opts.Now())
 	return &Error{
 		Op: op, Kind: kindOfStatus(resp.StatusCode), Status: resp.StatusCode,
 		RetryAfter: wait, Detail: c.detailOf(body),

@@ -74,14 +74,16 @@ func parseMember(text string) (member, string, bool) {
 	return m, text, true
 }
 
-// parseItem parses a quoted string or a bare token or number.
+// parseItem parses a quoted string or a bare token or number. Both are printable
+// ASCII, whatever bytes a header may hold.
 func parseItem(text string) (item, rest string, ok bool) {
 	if !strings.HasPrefix(text, `"`) {
 		end := strings.IndexAny(text, ";, \t\"=")
 		if end < 0 {
 			end = len(text)
 		}
-		return text[:end], text[end:], end > 0
+		bare := text[:end]
+		return bare, text[end:], end > 0 && !strings.ContainsFunc(bare, func(r rune) bool { return r <= ' ' || r > '~' })
 	}
 	var b strings.Builder
 	for i := 1; i < len(text); i++ {
