@@ -177,7 +177,7 @@ func (w *watch) listEndpoints() {
 	if !w.settle(ruletest.TheAccount(), eventv1.PollKind_POLL_KIND_ENDPOINTS, err) {
 		return
 	}
-	for _, e := range list {
+	for _, e := range list.Items {
 		spec := &eventv1.EndpointSpec{
 			Type: eventv1.EndpointType_ENDPOINT_TYPE_QUEUE, WorkersMin: e.MinWorkers, WorkersMax: e.MaxWorkers,
 		}
@@ -221,7 +221,7 @@ func (w *watch) listPods() {
 	if w.podsFail {
 		return
 	}
-	for _, pod := range list {
+	for _, pod := range list.Items {
 		target := ruletest.Pod(pod.ID)
 		target.Name = pod.Name
 		spec := &eventv1.PodSpec{}

@@ -1,6 +1,7 @@
 package runpod_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -41,7 +42,7 @@ func TestEndpointsKeepWhatIsThereAndNothingElse(t *testing.T) {
 	}, {
 		ID: "ep2", Name: "bare", Scaling: &runpod.Scaling{Type: "REQUEST_COUNT", RequestCount: new(int64(4))},
 	}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got.Items); diff != "" || got.Unreadable != nil {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
 }
@@ -73,34 +74,149 @@ func TestPodsTellAbsentFromZero(t *testing.T) {
 		{ID: "p3", Name: "empty", Status: runpod.PodRunning, Runtime: &runpod.PodRuntime{GPUs: []runpod.GPUUtilization{}}},
 		{ID: "p4", Name: "stopped", Status: runpod.PodExited},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got.Items); diff != "" || got.Unreadable != nil {
 		t.Errorf("pods (-want +got):\n%s", diff)
 	}
 }
 
-func TestOneBadEntryFailsAWholeList(t *testing.T) {
+func TestAListOfWhichNothingCanBeUsedIsMalformed(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		body string
 		want string // in the endpoints' error
 	}{
-		"an endpoint without an id":     {`{"endpoints":[{"id":"a"},{"name":"b"}]}`, "endpoints[1]: id is missing"},
-		"an id twice":                   {`{"endpoints":[{"id":"a"},{"id":"a"}]}`, `endpoints[1]: id "a" is there twice`},
-		"a negative bound":              {`{"endpoints":[{"id":"a","workers":{"max":-1}}]}`, "a bound is negative"},
-		"a fraction of a worker":        {`{"endpoints":[{"id":"a","workers":{"max":1.5}}]}`, "endpoints.workers.max"},
-		"workers as text":               {`{"endpoints":[{"id":"a","workers":{"max":"1"}}]}`, "endpoints.workers.max is a JSON string"},
-		"a time that is a number":       {`{"endpoints":[{"id":"a","createdAt":1}]}`, "endpoints.createdAt is a JSON number"},
-		"an id that no call can carry":  {`{"endpoints":[{"id":"` + strings.Repeat("a", 257) + `"}]}`, "endpoints[0]: id is longer than 256 bytes"},
-		"the list under another name":   {`{"data":[]}`, "endpoints is missing"},
-		"an object instead of the list": {`{"endpoints":{}}`, "endpoints is a JSON object"},
+		"an endpoint without an id":       {`{"endpoints":[{"id":"a"},{"name":"b"}]}`, "endpoints[1]: id is missing"},
+		"an id of another type":           {`{"endpoints":[{"id":"a"},{"id":7}]}`, "endpoints[1]: id is a JSON number"},
+		"an id that is a step in a path":  {`{"endpoints":[{"id":"a"},{"id":".."}]}`, "endpoints[1]: id is a step in a path"},
+		"an id that no call can carry":    {`{"endpoints":[{"id":"a"},{"id":"` + strings.Repeat("a", 257) + `"}]}`, "endpoints[1]: id is longer than 256 bytes"},
+		"an entry that is none":           {`{"endpoints":[{"id":"a"},"b"]}`, "endpoints[1]: it is a JSON string"},
+		"null for an entry":               {`{"endpoints":[{"id":"a"},null]}`, "endpoints[1]: id is missing"},
+		"a bad entry and no other":        {`{"endpoints":[{"id":"a","workers":{"max":"1"}}]}`, "endpoints[0]: workers.max is a JSON string"},
+		"bad entries alone":               {`{"endpoints":[{"id":"a","name":1},{"id":"b","name":1}]}`, "endpoints[0]: name is a JSON number"},
+		"the list under another name":     {`{"data":[]}`, "endpoints is missing"},
+		"null instead of the list":        {`{"endpoints":null}`, "endpoints is missing"},
+		"an object instead of the list":   {`{"endpoints":{}}`, "endpoints is a JSON object"},
+		"a text instead of the list":      {`{"endpoints":"none"}`, "endpoints is neither list nor object"},
+		"a list instead of the object":    {`[{"id":"a"}]`, "the answer is a JSON array"},
+		"the list twice":                  {`{"endpoints":[],"endpoints":[]}`, "endpoints is there twice"},
+		"a list that is cut off":          {`{"endpoints":[{"id":"a"},{"id":"b"`, "not JSON"},
+		"a list that is cut off an entry": {`{"endpoints":[{"id":"a"},`, "not JSON"},
+		"a list that is not closed":       {`{"endpoints":[{"id":"a"}`, "not JSON"},
+		"an object that is not closed":    {`{"endpoints":[{"id":"a"}]`, "not JSON"},
+		"another value after it":          {`{"endpoints":[]}{}`, "not JSON"},
+		"a page after it":                 {`{"endpoints":[]}<html>`, "not JSON"},
+		"no comma between two":            {`{"endpoints":[{"id":"a"}{"id":"b"}]}`, "not JSON"},
+		"a deep well":                     {`{"endpoints":` + strings.Repeat("[", 1<<20), "not JSON"},
+		"a deep well beside the list":     {`{"x":` + strings.Repeat("[", 1<<20), "not JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			list, err := answering(t, test.body).Endpoints(t.Context())
-			if runpod.KindOf(err) != runpod.Malformed || !strings.Contains(err.Error(), test.want) || list != nil {
+			if runpod.KindOf(err) != runpod.Malformed || !strings.Contains(err.Error(), test.want) || list.Items != nil || list.Unreadable != nil {
 				t.Errorf("%v, %v; want a malformed answer: %s", list, err, test.want)
 			}
 		})
+	}
+}
+
+func TestAnEntryThatCannotBeReadCostsTheOthersNothing(t *testing.T) {
+	t.Parallel()
+	for entry, want := range map[string]string{
+		`"workers":{"max":-1}`:     "workers: a bound is negative",
+		`"workers":{"max":1.5}`:    "workers.max is a JSON number with a fraction",
+		`"workers":{"max":"1"}`:    "workers.max is a JSON string",
+		`"workers":7`:              "workers is a JSON number",
+		`"createdAt":1`:            "createdAt is a JSON number",
+		`"name":["x"]`:             "name is a JSON array",
+		`"gpu":"RTX"`:              "gpu is a JSON string",
+		`"dataCenterIds":["US",5]`: "is a JSON number",
+		`"dataCenterIds":[""` + strings.Repeat(`,""`, 1000) + `]`: "dataCenterIds is a JSON list of too many parts",
+		`"id":"good"`: "the id is there twice",
+	} {
+		body := `{"endpoints":[{"id":"good"}, {` + entry + `,"env":{"K":"hunter2"},"id":"bad"},{"id":"last","workers":{"max":3}}],"x":{"y":[]}}`
+		if strings.Contains(entry, `"id"`) {
+			body = strings.Replace(body, `,"id":"bad"`, "", 1)
+		}
+		list, err := answering(t, body).Endpoints(t.Context())
+		if err != nil {
+			t.Errorf("%s: %v", entry, err)
+			continue
+		}
+		if len(list.Items) != 2 || list.Items[0].ID != "good" || list.Items[1].MaxWorkers == nil {
+			t.Errorf("%s: read %+v, want the other two", entry, list.Items)
+		}
+		if len(list.Unreadable) != 1 || !strings.HasPrefix(list.Unreadable[0].Detail, "endpoints[1]: ") ||
+			!strings.Contains(list.Unreadable[0].Detail, want) || list.Unreadable[0].ID == "" || strings.Contains(list.Unreadable[0].Detail, "hunter2") {
+			t.Errorf("%s: unreadable %+v, want the second: %s", entry, list.Unreadable, want)
+		}
+	}
+	pods, err := answering(t, `{"pods":[{"id":"a"},{"status":"RUNNING","runtime":{"gpus":7},"id":"b"},{"id":"c","status":"EXITED"}]}`).Pods(t.Context())
+	if err != nil || len(pods.Items) != 1 || len(pods.Unreadable) != 2 || pods.Unreadable[0].ID != "a" || pods.Unreadable[1].ID != "b" {
+		t.Errorf("pods %+v, %v; want c alone, and a and b unreadable", pods, err)
+	}
+}
+
+func TestAListIsBoundedByItsEntriesToo(t *testing.T) {
+	t.Parallel()
+	many := func(n int) string { return `{"pods":[{}` + strings.Repeat(`,{}`, n-1) + `]}` }
+	named := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `,{"id":"p%d","status":"EXITED"}`, i)
+		}
+		return `{"pods":[` + b.String()[1:] + `]}`
+	}
+	for name, test := range map[string]struct {
+		body string
+		want runpod.Kind
+	}{
+		"five million that say nothing": {many(5 << 20), runpod.Malformed},
+		"as many as are borne":          {named(100), ""},
+		"one more":                      {named(101), runpod.TooLarge},
+	} {
+		c := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, test.body) }, func(o *runpod.Options) { o.MaxEntries = 100 })
+		if list, err := c.Pods(t.Context()); runpod.KindOf(err) != test.want || (err == nil) != (len(list.Items) == 100) {
+			t.Errorf("%s: %d pods, %v; want %q", name, len(list.Items), err, test.want)
+		}
+	}
+}
+
+func TestALoadBalancerIsKnownByItsURLsWhereItsTypeIsMissing(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		entry string
+		want  runpod.EndpointType
+	}{
+		"the URLs of a load balancer":         {`"requestUrls":{"base":"https://a.api.runpod.ai","health":"https://a.api.runpod.ai/ping"}`, runpod.LoadBalancer},
+		"the URLs of a queue":                 {`"requestUrls":{"run":"https://x/run","health":"https://x/health"}`, ""},
+		"no URLs":                             {`"requestUrls":null`, ""},
+		"its type goes before its URLs":       {`"type":"QUEUE","requestUrls":{"base":"https://x"}`, runpod.Queue},
+		"null for its type":                   {`"type":null,"requestUrls":{"base":"https://x"}`, runpod.LoadBalancer},
+		"a type that RunPod may invent later": {`"type":"STREAM","requestUrls":{"base":"https://x"}`, "STREAM"},
+	} {
+		list, err := answering(t, `{"endpoints":[{"id":"a",`+test.entry+`}]}`).Endpoints(t.Context())
+		if err != nil || list.Items[0].Type != test.want {
+			t.Errorf("%s: %+v, %v; want type %q", name, list, err, test.want)
+		}
+	}
+}
+
+func TestACostMayStandInQuotes(t *testing.T) {
+	t.Parallel()
+	for cost, want := range map[string]*float64{
+		`0.44`: new(0.44), `"0.74"`: new(0.74), `"0"`: new(0.0), `null`: nil, `"-1"`: nil, `-1`: nil, `"1e999"`: nil,
+	} {
+		list, err := answering(t, `{"pods":[{"id":"a","status":"RUNNING","cost":`+cost+`}]}`).Pods(t.Context())
+		if err != nil {
+			t.Errorf("%s: %v", cost, err)
+		} else if diff := cmp.Diff(want, list.Items[0].CostPerHour); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", cost, diff)
+		}
+	}
+	for _, cost := range []string{`""`, `"free"`, `"NaN"`, `"0x10"`, `"1 2"`, `true`, `{}`, `"[1]"`} {
+		if _, err := answering(t, `{"pods":[{"id":"a","status":"RUNNING","cost":`+cost+`}]}`).Pods(t.Context()); runpod.KindOf(err) != runpod.Malformed {
+			t.Errorf("%s: %v, want malformed", cost, err)
+		}
 	}
 }
 
@@ -112,7 +228,7 @@ func TestAFigureThatMeansNothingIsAbsentAndCostsNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []runpod.Endpoint{{ID: "a", MinWorkers: new(int64(2)), MaxWorkers: new(int64(3)), GPU: &runpod.EndpointGPU{}}}
-	if diff := cmp.Diff(want, endpoints); diff != "" {
+	if diff := cmp.Diff(want, endpoints.Items); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
 	pods, err := answering(t, `{"pods":[{"id":"a","status":"RUNNING","cost":-1e999,"startedAt":"soon",
@@ -123,7 +239,7 @@ func TestAFigureThatMeansNothingIsAbsentAndCostsNothingElse(t *testing.T) {
 	wantPods := []runpod.Pod{{ID: "a", Status: runpod.PodRunning, Runtime: &runpod.PodRuntime{
 		GPUs: []runpod.GPUUtilization{{UtilPercent: new(50.0)}},
 	}}}
-	if diff := cmp.Diff(wantPods, pods); diff != "" {
+	if diff := cmp.Diff(wantPods, pods.Items); diff != "" {
 		t.Errorf("pods (-want +got):\n%s", diff)
 	}
 }
@@ -267,4 +383,30 @@ func TestAJobWithALargeOutputIsReadAndOneWithALargeRestIsNot(t *testing.T) {
 	if runpod.KindOf(err) != runpod.TooLarge {
 		t.Errorf("5 MiB of error: %v, want too large", err)
 	}
+}
+
+// FuzzList checks that a list never names a target twice, nor one that no call
+// could ask about.
+func FuzzList(f *testing.F) {
+	f.Add([]byte(`{"endpoints":[{"id":"a"},{"id":"a"},{"id":"b","name":5}]}`))
+	f.Add([]byte(`{"x":[{}],"endpoints":[{"id":"a","gpu":{"pools":["x"]}} , null]}`))
+	f.Add([]byte(`{"endpoints":[{"id":"\u0000"}]} `))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		list, err := answering(t, string(body)).Endpoints(t.Context())
+		if (err == nil) == (list.Items == nil) {
+			t.Errorf("%+v, %v", list, err)
+		}
+		seen := map[string]bool{}
+		for _, e := range list.Items {
+			if e.ID == "" || e.ID == ".." || len(e.ID) > 256 || seen[e.ID] {
+				t.Errorf("id %q", e.ID)
+			}
+			seen[e.ID] = true
+		}
+		for _, u := range list.Unreadable {
+			if u.ID == "" || u.Detail == "" {
+				t.Errorf("unreadable %+v", u)
+			}
+		}
+	})
 }

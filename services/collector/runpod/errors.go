@@ -137,5 +137,9 @@ func (c *Client) clean(text string) string {
 }
 
 func (c *Client) malformed(op string, err error) *Error {
-	return &Error{Op: op, Kind: Malformed, Status: 200, Detail: c.clean(err.Error())}
+	kind := Malformed
+	if errors.Is(err, errTooMany) {
+		kind = TooLarge
+	}
+	return &Error{Op: op, Kind: kind, Status: 200, Detail: c.clean(err.Error())}
 }

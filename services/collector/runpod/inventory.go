@@ -1,6 +1,7 @@
 package runpod
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ type Endpoint struct {
 	ID string
 	// Name is what the user called it; it may change.
 	Name string
-	// Type is "" when RunPod did not say.
+	// Type is "" when RunPod says it neither by name nor by the URLs that only a
+	// load balancer has.
 	Type EndpointType
 	// HealthURL is where the inventory says its health is, "" when it does not.
 	HealthURL string
@@ -156,12 +158,14 @@ type wireEndpoint struct {
 	Name        string       `json:"name"`
 	Type        EndpointType `json:"type"`
 	RequestURLs *struct {
+		Run    string `json:"run"`  // of queue endpoints
+		Base   string `json:"base"` // of load balancers
 		Health string `json:"health"`
 	} `json:"requestUrls"`
 	Image string `json:"image"`
 	GPU   *struct {
-		Pools []string `json:"pools"`
-		Count whole    `json:"count"`
+		Pools few[string] `json:"pools"`
+		Count whole       `json:"count"`
 	} `json:"gpu"`
 	Workers struct {
 		Min         whole  `json:"min"`
@@ -173,11 +177,11 @@ type wireEndpoint struct {
 		QueueDelay   figure `json:"queueDelay"` // seconds
 		RequestCount whole  `json:"requestCount"`
 	} `json:"scaling"`
-	DataCenterIDs  []string `json:"dataCenterIds"`
-	NetworkVolumes []string `json:"networkVolumes"`
-	Timeout        figure   `json:"timeout"` // milliseconds, 0 when unset
-	FlashBoot      string   `json:"flashboot"`
-	CreatedAt      instant  `json:"createdAt"`
+	DataCenterIDs  few[string] `json:"dataCenterIds"`
+	NetworkVolumes few[string] `json:"networkVolumes"`
+	Timeout        figure      `json:"timeout"` // milliseconds, 0 when unset
+	FlashBoot      string      `json:"flashboot"`
+	CreatedAt      instant     `json:"createdAt"`
 }
 
 func (w wireEndpoint) endpoint() (Endpoint, error) {
@@ -196,6 +200,9 @@ func (w wireEndpoint) endpoint() (Endpoint, error) {
 	}
 	if w.RequestURLs != nil {
 		e.HealthURL = w.RequestURLs.Health
+		if e.Type == "" && w.RequestURLs.Run == "" && w.RequestURLs.Base != "" {
+			e.Type = LoadBalancer // type is optional, and the URLs are those of its type
+		}
 	}
 	if w.GPU != nil {
 		e.GPU = &EndpointGPU{Pools: w.GPU.Pools, Count: w.GPU.Count.n}
@@ -223,13 +230,13 @@ type wirePod struct {
 	} `json:"gpu"`
 	Cloud        string `json:"cloud"`
 	DataCenterID string `json:"dataCenterId"`
-	Cost         figure `json:"cost"`
+	Cost         price  `json:"cost"`
 	Runtime      *struct {
 		Uptime figure `json:"uptime"` // seconds
-		GPUs   []struct {
+		GPUs   few[struct {
 			Util       figure `json:"util"`
 			MemoryUtil figure `json:"memoryUtil"`
-		} `json:"gpus"`
+		}] `json:"gpus"`
 		CPU    utilization `json:"cpu"`
 		Memory utilization `json:"memory"`
 	} `json:"runtime"`
@@ -279,14 +286,15 @@ func decodeEndpoint(body []byte) (Endpoint, error) {
 	return w.endpoint()
 }
 
-func decodeEndpoints(body []byte) ([]Endpoint, error) {
-	var w struct {
-		Endpoints []wireEndpoint `json:"endpoints"`
+// endpointLister and podLister decode the lists of at most so many entries.
+func endpointLister(most int) lister[wireEndpoint, Endpoint] {
+	return lister[wireEndpoint, Endpoint]{
+		name: "endpoints", one: wireEndpoint.endpoint, id: func(e Endpoint) string { return e.ID }, most: most,
 	}
-	if err := json.Unmarshal(body, &w); err != nil {
-		return nil, jsonError(err)
-	}
-	return convert("endpoints", w.Endpoints, wireEndpoint.endpoint, func(e Endpoint) string { return e.ID })
+}
+
+func podLister(most int) lister[wirePod, Pod] {
+	return lister[wirePod, Pod]{name: "pods", one: wirePod.pod, id: func(p Pod) string { return p.ID }, most: most}
 }
 
 func decodePod(body []byte) (Pod, error) {
@@ -297,44 +305,14 @@ func decodePod(body []byte) (Pod, error) {
 	return w.pod()
 }
 
-func decodePods(body []byte) ([]Pod, error) {
-	var w struct {
-		Pods []wirePod `json:"pods"`
-	}
-	if err := json.Unmarshal(body, &w); err != nil {
-		return nil, jsonError(err)
-	}
-	return convert("pods", w.Pods, wirePod.pod, func(p Pod) string { return p.ID })
-}
-
-// convert checks a whole list. One bad entry fails all of it, because a list
-// without that entry would say that the target is gone.
-func convert[W, T any](name string, wire []W, one func(W) (T, error), id func(T) string) ([]T, error) {
-	if wire == nil {
-		return nil, fmt.Errorf("%s is missing", name)
-	}
-	list := make([]T, 0, len(wire))
-	seen := make(map[string]bool, len(wire))
-	for i, w := range wire {
-		t, err := one(w)
-		if err != nil {
-			return nil, fmt.Errorf("%s[%d]: %w", name, i, err)
-		}
-		if seen[id(t)] {
-			return nil, fmt.Errorf("%s[%d]: id %q is there twice", name, i, id(t))
-		}
-		seen[id(t)] = true
-		list = append(list, t)
-	}
-	return list, nil
-}
-
 // possibleID refuses ids that no call could ask about: they become parts of
 // paths and of subjects.
 func possibleID(id string) error {
 	switch {
 	case id == "":
 		return errors.New("id is missing")
+	case id == "." || id == "..":
+		return errors.New("id is a step in a path")
 	case len(id) > maxIDBytes:
 		return fmt.Errorf("id is longer than %d bytes", maxIDBytes)
 	default:
@@ -368,7 +346,7 @@ func duration(f *float64, unit time.Duration) *time.Duration {
 // jsonError says where an answer is wrong without repeating what it holds.
 func jsonError(err error) error {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s is a JSON %s", e.Field, e.Value)
+		return fmt.Errorf("%s is a JSON %s", cmp.Or(e.Field, "it"), e.Value)
 	}
-	return errors.New("not JSON")
+	return errNotJSON
 }

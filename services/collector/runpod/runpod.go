@@ -4,7 +4,8 @@
 //
 // It only ever reads. What an answer lacks is absent in the result, never zero,
 // and an answer that does not hold what it must hold is an error of kind
-// [Malformed], never a guess. Environment variables, arguments, registry
+// [Malformed], never a guess; of a list, an entry that does not is [Unreadable] and
+// costs the others nothing. Environment variables, arguments, registry
 // credentials and job inputs and outputs are not decoded at all. The API key is
 // sent to the two configured hosts alone and is in no error text. Every call
 // ends within its deadline, whatever the server does.
@@ -52,6 +53,10 @@ const (
 	// while it is read. RunPod takes 10 MB payloads for asynchronous jobs; 16 MiB
 	// leave room for the encoding.
 	defaultMaxJobBytes = 16 << 20
+	// defaultMaxEntries bounds the entries of a list: 16 MiB hold at most 16,000
+	// whole ones, and as much again for short ones. Read, an entry has 1 KiB at
+	// most of memory beside its texts, so that a list costs 32 MiB and its bytes.
+	defaultMaxEntries = 32_000
 	// maxHeaderBytes bounds the header of an answer; RunPod sends about 1 KiB.
 	maxHeaderBytes = 64 << 10
 	// connectTimeout bounds the TCP connect and, apart from it, the TLS
@@ -100,6 +105,8 @@ type Options struct {
 	// MaxJobBytes bounds the body of a job answer with its output, 16 MiB when
 	// zero.
 	MaxJobBytes int64
+	// MaxEntries bounds the entries of a list, 32,000 when zero.
+	MaxEntries int
 	// Now reads the clock for quota windows, [time.Now] when nil.
 	Now func() time.Time
 }
@@ -150,6 +157,9 @@ func New(opts Options) (*Client, error) {
 	if min(opts.MaxListBytes, opts.MaxItemBytes, opts.MaxJobBytes) < 0 {
 		errs = append(errs, errors.New("max bytes: a bound is negative"))
 	}
+	if opts.MaxEntries < 0 {
+		errs = append(errs, fmt.Errorf("max entries: %d is negative", opts.MaxEntries))
+	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("runpod client: %w", errors.Join(errs...))
 	}
@@ -186,6 +196,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.MaxListBytes, defaultMaxListBytes)
 	orDefault(&o.MaxItemBytes, defaultMaxItemBytes)
 	orDefault(&o.MaxJobBytes, defaultMaxJobBytes)
+	orDefault(&o.MaxEntries, defaultMaxEntries)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -237,16 +248,17 @@ func parseBase(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// Endpoints lists all serverless endpoints of the account.
-func (c *Client) Endpoints(ctx context.Context) ([]Endpoint, error) {
+// Endpoints lists all serverless endpoints of the account. It is an error when not
+// one entry of several can be read, or when one does not say whose it is.
+func (c *Client) Endpoints(ctx context.Context) (List[Endpoint], error) {
 	const op = "list endpoints"
 	body, err := c.get(ctx, call{op: op, url: c.restURL("serverless"), gated: true, limit: c.opts.MaxListBytes})
 	if err != nil {
-		return nil, err
+		return List[Endpoint]{}, err
 	}
-	list, err := decodeEndpoints(body)
+	list, err := endpointLister(c.opts.MaxEntries).decode(body)
 	if err != nil {
-		return nil, c.malformed(op, err)
+		return List[Endpoint]{}, c.malformed(op, err)
 	}
 	return list, nil
 }
@@ -272,16 +284,17 @@ func (c *Client) Endpoint(ctx context.Context, id string) (Endpoint, error) {
 	return e, nil
 }
 
-// Pods lists all pods of the account except the members of clusters.
-func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
+// Pods lists all pods of the account except the members of clusters. Its errors
+// are those of [Client.Endpoints].
+func (c *Client) Pods(ctx context.Context) (List[Pod], error) {
 	const op = "list pods"
 	body, err := c.get(ctx, call{op: op, url: c.restURL("pods"), gated: true, limit: c.opts.MaxListBytes})
 	if err != nil {
-		return nil, err
+		return List[Pod]{}, err
 	}
-	list, err := decodePods(body)
+	list, err := podLister(c.opts.MaxEntries).decode(body)
 	if err != nil {
-		return nil, c.malformed(op, err)
+		return List[Pod]{}, c.malformed(op, err)
 	}
 	return list, nil
 }

@@ -61,6 +61,34 @@ func (f *figure) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// price is a figure that may stand in quotes, as in the example of a pod in the
+// description of RunPod's REST API v1.
+type price struct{ figure }
+
+// UnmarshalJSON reads a number, a text that is one, or null.
+func (p *price) UnmarshalJSON(raw []byte) error {
+	var text string
+	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &text) != nil || !json.Valid([]byte(text)) {
+		return p.figure.UnmarshalJSON(raw)
+	}
+	return p.figure.UnmarshalJSON([]byte(text))
+}
+
+// few is a list within an entry.
+type few[T any] []T
+
+// maxParts bounds the parts of such a list, which commas divide. RunPod has about
+// 40 data centres and 8 GPUs a pod, of two figures each.
+const maxParts = 1000
+
+// UnmarshalJSON reads a list or null.
+func (f *few[T]) UnmarshalJSON(raw []byte) error {
+	if bytes.Count(raw, []byte{','}) >= maxParts {
+		return &json.UnmarshalTypeError{Value: "list of too many parts", Type: reflect.TypeFor[[]T]()}
+	}
+	return json.Unmarshal(raw, (*[]T)(f))
+}
+
 // instant is a date and time, nil for null and for a text that is none.
 type instant struct{ at *time.Time }
 

@@ -166,8 +166,14 @@ func (v *Inventory) List(kind eventv1.TargetKind, list []Seen, now time.Time) Ou
 
 // see takes one listed target.
 func (v *Inventory) see(out *Outcome, key Key, s Seen, now time.Time) {
-	target := Target{Key: key, Name: s.Name, Spec: s.Spec}
 	old, known := v.targets[key]
+	switch {
+	case s.Spec == nil && !known: // nothing can be said of it
+		return
+	case s.Spec == nil:
+		s.Name, s.Spec = old.Name, old.Spec
+	}
+	target := Target{Key: key, Name: s.Name, Spec: s.Spec}
 	if !known {
 		e := v.event(target)
 		e.Id = event.DiscoveryID(e.Target, s.Spec, v.removed[key].id)

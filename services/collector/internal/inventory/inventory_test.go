@@ -153,6 +153,27 @@ func TestATargetIsKept(t *testing.T) {
 	}
 }
 
+func TestWhatIsListedAndCannotBeReadStaysAsItWasKnown(t *testing.T) {
+	inv := inventory.New("default")
+	inv.List(endpoint, seen("a", "b", "c", "d"), noon)
+	for range 5 {
+		out := inv.List(endpoint, append(seen("b", "c", "d"), inventory.Seen{ID: "a"}, inventory.Seen{ID: "e"}), noon)
+		if out.Events != nil || out.Doubtful != nil || out.Added != nil {
+			t.Errorf("told %v, doubted %v", out.Events, out.Doubtful)
+		}
+	}
+	if got, known := inv.Target(key("a")); !known || got.Name != "name of a" || got.Spec.GetEndpoint() == nil {
+		t.Errorf("a is %+v, %v", got, known)
+	}
+	if _, known := inv.Target(key("e")); known {
+		t.Error("of e nothing is known, and yet it is")
+	}
+	again := inv.List(endpoint, append(seen("b", "c", "d"), inventory.Seen{ID: "a"}), noon.Add(inventory.Retell))
+	if diff := cmp.Diff([]string{"target_changed b", "target_changed c", "target_changed d", "target_changed a"}, kinds(again)); diff != "" {
+		t.Errorf("told before the log forgets it (-want +got):\n%s", diff)
+	}
+}
+
 func TestATargetThatComesBackIsNewsToTheLog(t *testing.T) {
 	inv := inventory.New("default")
 	before := inv.List(endpoint, seen("a"), noon).Events[0]

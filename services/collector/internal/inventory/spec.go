@@ -28,13 +28,14 @@ type Seen struct {
 	ID string
 	// Name is RunPod's name, which may change.
 	Name string
-	// Spec holds its settings.
+	// Spec holds its settings, nil when they could not be read: the target is there
+	// and stays as it was known.
 	Spec *eventv1.TargetSpec
 }
 
 // FromEndpoint returns e as an entry. Nothing that could hold a secret is in it.
-// RunPod's own description makes the type mandatory, so that an endpoint without
-// one comes from an API that knows queues alone.
+// RunPod's own description makes the type optional: an endpoint that says by neither
+// name nor URLs that it is a load balancer is a queue, as all were before these.
 func FromEndpoint(e runpod.Endpoint) Seen {
 	spec := &eventv1.EndpointSpec{
 		WorkersMin:       e.MinWorkers,

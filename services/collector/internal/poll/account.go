@@ -20,9 +20,9 @@ import (
 
 // API is the part of RunPod's client that is polled.
 type API interface {
-	Endpoints(context.Context) ([]runpod.Endpoint, error)
+	Endpoints(context.Context) (runpod.List[runpod.Endpoint], error)
 	Endpoint(ctx context.Context, id string) (runpod.Endpoint, error)
-	Pods(context.Context) ([]runpod.Pod, error)
+	Pods(context.Context) (runpod.List[runpod.Pod], error)
 	Pod(ctx context.Context, id string) (runpod.Pod, error)
 	Health(context.Context, runpod.Endpoint) (runpod.Health, error)
 }
@@ -84,6 +84,7 @@ type Account struct {
 	health    map[string]condition       // guarded by mu: endpoints that were polled, by id
 	failures  map[string]int             // guarded by mu: failures in a row by schedule
 	podsFail  bool                       // guarded by mu: the last list of pods failed
+	unread    map[string]bool            // guarded by mu: pods that the last list had and that could not be read
 	streak    int                        // guarded by mu: failures in a row of all endpoints
 }
 
@@ -183,7 +184,7 @@ func (a *Account) census() Census {
 		c.Targets++
 		switch t.Kind {
 		case eventv1.TargetKind_TARGET_KIND_POD:
-			if a.podsFail {
+			if a.podsFail || a.unread[t.ID] {
 				c.Failing++
 			}
 		default:

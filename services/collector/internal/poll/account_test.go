@@ -23,13 +23,14 @@ import (
 
 // api is a RunPod in memory.
 type api struct {
-	mu        sync.Mutex
-	endpoints []runpod.Endpoint // guarded by mu
-	pods      []runpod.Pod      // guarded by mu
-	down      error             // guarded by mu: what every call returns
-	listDown  error             // guarded by mu: what the lists return
-	took      time.Duration     // guarded by mu: how long a call takes
-	asked     map[string]int    // guarded by mu
+	mu                 sync.Mutex
+	endpoints          []runpod.Endpoint   // guarded by mu
+	pods               []runpod.Pod        // guarded by mu
+	unread, unreadPods []runpod.Unreadable // guarded by mu: entries of the two lists
+	down               error               // guarded by mu: what every call returns
+	listDown           error               // guarded by mu: what the lists return
+	took               time.Duration       // guarded by mu: how long a call takes
+	asked              map[string]int      // guarded by mu
 }
 
 func (a *api) set(change func(*api)) {
@@ -61,18 +62,18 @@ func (a *api) calls(name string) int {
 	return a.asked[name]
 }
 
-func (a *api) Endpoints(ctx context.Context) ([]runpod.Endpoint, error) {
+func (a *api) Endpoints(ctx context.Context) (runpod.List[runpod.Endpoint], error) {
 	err := a.call(ctx, "endpoints", true)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.endpoints, err
+	return runpod.List[runpod.Endpoint]{Items: a.endpoints, Unreadable: a.unread}, err
 }
 
-func (a *api) Pods(ctx context.Context) ([]runpod.Pod, error) {
+func (a *api) Pods(ctx context.Context) (runpod.List[runpod.Pod], error) {
 	err := a.call(ctx, "pods", true)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.pods, err
+	return runpod.List[runpod.Pod]{Items: a.pods, Unreadable: a.unreadPods}, err
 }
 
 func (a *api) Endpoint(ctx context.Context, id string) (runpod.Endpoint, error) {
@@ -337,6 +338,43 @@ func TestALossThatIsDoubtedKeepsAllTargets(t *testing.T) {
 		}
 		if n := len(w.account.Targets()); n != 11 {
 			t.Errorf("%d targets are left of 11", n)
+		}
+	})
+}
+
+func TestAnEntryThatCannotBeReadIsToldAndItsTargetKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, 10)
+		w.set(func(a *api) { a.pods = append(a.pods, runpod.Pod{ID: "odd", Status: runpod.PodRunning}) })
+		w.in(time.Minute)
+		w.set(func(a *api) {
+			a.endpoints = slices.Clone(a.endpoints[:9])
+			a.unread = []runpod.Unreadable{{ID: "ep9", Detail: "endpoints[9]: name is a JSON number"}, {ID: "never seen", Detail: "x"}}
+			a.pods, a.unreadPods = a.pods[:1], []runpod.Unreadable{{ID: "odd", Detail: "pods[1]: status is missing"}}
+		})
+		events := w.in(10 * time.Minute)
+		told := map[eventv1.PollKind]int{}
+		for _, e := range events {
+			if f := e.GetPollFailed(); f != nil && e.GetTarget().GetKind() == eventv1.TargetKind_TARGET_KIND_ACCOUNT {
+				told[f.GetKind()]++
+				want := map[eventv1.PollKind]string{
+					eventv1.PollKind_POLL_KIND_ENDPOINTS: "list endpoints: malformed (200): 2 of 11 cannot be read and stay as they were known: endpoints[9]: name is a JSON number",
+					eventv1.PollKind_POLL_KIND_PODS:      "list pods: malformed (200): 1 of 2 cannot be read and stay as they were known: pods[1]: status is missing",
+				}[f.GetKind()]
+				if f.GetReason() != eventv1.PollFailureReason_POLL_FAILURE_REASON_MALFORMED || f.GetDetail() != want {
+					t.Errorf("told %v, want %s", f, want)
+				}
+			}
+		}
+		if told[eventv1.PollKind_POLL_KIND_ENDPOINTS] != 10 || told[eventv1.PollKind_POLL_KIND_PODS] != 20 {
+			t.Errorf("told %v, want each list once", told)
+		}
+		got := count(events)
+		if got["target_removed"]+got["inventory_shrunk"]+got["target_discovered"] != 0 || got["gpu_sampled"] != 20 {
+			t.Errorf("events of ten minutes: %v, want the other pod's samples and no removal", got)
+		}
+		if p := last(t, events); p.GetTargets() != 12 || p.GetTargetsFailing() != 1 || p.GetFailed() != 0 {
+			t.Errorf("heartbeat is %v, want 12 targets, the pod failing", p)
 		}
 	})
 }

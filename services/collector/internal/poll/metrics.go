@@ -8,8 +8,9 @@ import (
 
 // Metrics count the polls of a collector.
 type Metrics struct {
-	polls    *prometheus.CounterVec
-	duration *prometheus.HistogramVec
+	polls      *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	unreadable *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that are registered with r.
@@ -24,8 +25,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help:    "Time from a poll's start to its whole answer.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 12), // 5 ms to 10 s, the deadline
 		}, []string{"kind"}),
+		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_collector_entries_unreadable_total",
+			Help: "Entries of RunPod's lists that could not be read; what they stand for stays as it was known.",
+		}, []string{"kind"}),
 	}
-	r.MustRegister(m.polls, m.duration)
+	r.MustRegister(m.polls, m.duration, m.unreadable)
 	return m
 }
 

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
@@ -81,17 +82,15 @@ func (a *Account) pollEndpoints(ctx context.Context, slot time.Time) *Failure {
 		a.listFailed(failure, eventv1.PollKind_POLL_KIND_ENDPOINTS, slot, read)
 		return failure
 	}
-	seen := make([]inventory.Seen, len(list))
-	for i, e := range list {
-		seen[i] = inventory.FromEndpoint(e)
-	}
+	seen := seenOf(list, inventory.FromEndpoint)
 	a.mu.Lock()
-	for _, e := range list {
+	for _, e := range list.Items {
 		a.listed[e.ID] = e
 	}
 	out := a.inventory.List(endpointKind, seen, read)
 	a.mu.Unlock()
 	a.apply(out, read)
+	a.unreadable(eventv1.PollKind_POLL_KIND_ENDPOINTS, list.Unreadable, len(seen), slot, read)
 	a.ask(ctx, out.Doubtful)
 	return nil
 }
@@ -112,20 +111,59 @@ func (a *Account) pollPods(ctx context.Context, slot time.Time) *Failure {
 		a.listFailed(failure, eventv1.PollKind_POLL_KIND_PODS, slot, read)
 		return failure
 	}
-	seen := make([]inventory.Seen, len(list))
-	for i, p := range list {
-		seen[i] = inventory.FromPod(p)
+	seen := seenOf(list, inventory.FromPod)
+	unread := make(map[string]bool, len(list.Unreadable))
+	for _, u := range list.Unreadable {
+		unread[u.ID] = true
 	}
 	a.mu.Lock()
+	a.unread = unread
 	out := a.inventory.List(podKind, seen, read)
 	a.mu.Unlock()
 	a.apply(out, read)
-	for i, p := range list {
+	a.unreadable(eventv1.PollKind_POLL_KIND_PODS, list.Unreadable, len(seen), slot, read)
+	for i, p := range list.Items {
 		about := &eventv1.Target{Account: a.opts.Account, Kind: podKind, Id: p.ID, Name: seen[i].Name}
 		a.opts.Publish(gpuSampled(about, p, slot, a.opts.Pods), read)
 	}
 	a.ask(ctx, out.Doubtful)
 	return nil
+}
+
+// seenOf returns a list as the inventory takes it, first what could be read.
+func seenOf[T any](list runpod.List[T], from func(T) inventory.Seen) []inventory.Seen {
+	seen := make([]inventory.Seen, 0, len(list.Items)+len(list.Unreadable))
+	for _, item := range list.Items {
+		seen = append(seen, from(item))
+	}
+	for _, u := range list.Unreadable {
+		seen = append(seen, inventory.Seen{ID: u.ID})
+	}
+	return seen
+}
+
+// unreadable tells of the entries of a list that could not be read, as a failure
+// about the account: the list as a whole worked.
+func (a *Account) unreadable(kind eventv1.PollKind, entries []runpod.Unreadable, of int, slot, read time.Time) {
+	if len(entries) == 0 {
+		return
+	}
+	a.opts.Metrics.unreadable.WithLabelValues(nameOf(kind)).Add(float64(len(entries)))
+	err := &runpod.Error{
+		Op: "list " + nameOf(kind), Kind: runpod.Malformed, Status: 200,
+		Detail: fmt.Sprintf("%d of %d cannot be read and stay as they were known: %s", len(entries), of, entries[0].Detail),
+	}
+	if f, failed := FailureOf(err); failed {
+		a.listFailed(&f, kind, slot, read)
+	}
+}
+
+// nameOf returns the name of a list in metrics and sentences.
+func nameOf(kind eventv1.PollKind) string {
+	if kind == eventv1.PollKind_POLL_KIND_PODS {
+		return "pods"
+	}
+	return "endpoints"
 }
 
 // listFailed publishes the failure of a list, which is about the account.

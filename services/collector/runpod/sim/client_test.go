@@ -36,10 +36,10 @@ func TestTheClientReadsTheAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(endpoints) != 6 {
-		t.Errorf("%d endpoints, want 6", len(endpoints))
+	if len(endpoints.Items) != 6 {
+		t.Errorf("%d endpoints, want 6", len(endpoints.Items))
 	}
-	for _, e := range endpoints {
+	for _, e := range endpoints.Items {
 		one, err := c.Endpoint(t.Context(), e.ID)
 		if diff := cmp.Diff(e, one); err != nil || diff != "" {
 			t.Errorf("%s alone: %v (-list +alone):\n%s", e.ID, err, diff)
@@ -184,7 +184,7 @@ func TestAnInventoryLossHidesAFractionFromTheListsAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(list)
+		return len(list.Items)
 	}
 	if n := count(); n != 200 {
 		t.Errorf("%d endpoints before, want 200", n)
