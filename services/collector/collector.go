@@ -32,6 +32,15 @@ import (
 // may take. A million jobs must not delay the health of their endpoints.
 const jobShare = 4
 
+const (
+	// samplesOfTarget are the samples of a target that can wait at once: what was
+	// read of it, that its poll failed, and that those of its jobs did.
+	samplesOfTarget = 3
+	// samplesOfAccount are those of the account: its heartbeat and the failures of
+	// two lists.
+	samplesOfAccount = 3
+)
+
 var errAway = errors.New("NATS is away")
 
 // Run watches the account until ctx ends, which is no error. It returns an error
@@ -46,6 +55,7 @@ func Run(ctx context.Context, opts Options) error {
 	client, err := runpod.New(runpod.Options{
 		APIKey: secrets.key, ServerlessURL: opts.RunPod.ServerlessURL, RESTURL: opts.RunPod.RESTURL,
 		Timeout: opts.Collector.Timeout, MaxConcurrent: opts.Collector.MaxConcurrent,
+		MaxListBytes: runpod.DefaultMaxListBytes * opts.Collector.lists(), MaxEntries: runpod.DefaultMaxEntries * int(opts.Collector.lists()),
 	})
 	if err != nil {
 		return proc.Usage(err)
@@ -118,7 +128,7 @@ func watch(
 	}
 
 	tracker := job.NewTracker(job.Options{MaxOpen: cfg.MaxTrackedJobs, Fast: cfg.JobFastInterval, Slow: cfg.JobInterval})
-	past, err := recall(ctx, conn, meta, account, tracker)
+	past, err := recall(ctx, conn, meta, inventory.New(account, cfg.MaxTargets), account, tracker)
 	if err != nil {
 		return fmt.Errorf("read the event log: %w", err)
 	}
@@ -127,7 +137,7 @@ func watch(
 		return err
 	}
 
-	figures := fleet.New(opts.Registerer, fleet.DefaultMaxTargets)
+	figures := fleet.New(opts.Registerer, cfg.MaxTargets)
 	box := outbox.New(outbox.Options{
 		Store: func(ctx context.Context, subject, id string, data []byte) error {
 			if !conn.Connected() {
@@ -137,8 +147,8 @@ func watch(
 			return err
 		},
 		Hopeless:   func(err error) bool { return errors.Is(err, bus.ErrTooLarge) },
-		MaxFacts:   outbox.DefaultMaxFacts,
-		MaxSamples: outbox.DefaultMaxSamples,
+		MaxFacts:   max(outbox.DefaultMaxFacts, cfg.MaxTargets), // all of which may be discovered by one list
+		MaxSamples: samplesOfTarget*cfg.MaxTargets + samplesOfAccount,
 		Registerer: opts.Registerer,
 		Log:        log,
 	})

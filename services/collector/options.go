@@ -126,6 +126,9 @@ type Config struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// MaxConcurrent bounds the calls to RunPod in flight.
 	MaxConcurrent int `yaml:"max_concurrent"`
+	// MaxTargets bounds the endpoints and pods that are watched together. The lists
+	// that name them may be the longer, the higher it is.
+	MaxTargets int `yaml:"max_targets"`
 	// MaxTrackedJobs bounds the jobs that are followed at once.
 	MaxTrackedJobs int `yaml:"max_tracked_jobs"`
 	// MaxStreamBytes bounds the event log when the collector creates it; 0 stands
@@ -137,6 +140,10 @@ const (
 	// defaultMaxConcurrent serves 10,000 endpoints every 10 s while RunPod
 	// answers within 60 ms, and 60 endpoints when each answer takes 10 s.
 	defaultMaxConcurrent = 64
+	// defaultMaxTargets is twice the 10,000 endpoints that a collector is made for. A
+	// target costs 4 KiB here with its settings, schedule, series and waiting
+	// samples, so all of them 80 MiB.
+	defaultMaxTargets = 20_000
 	// defaultMaxTrackedJobs costs about 20 MiB at 400 bytes a job.
 	defaultMaxTrackedJobs = 50_000
 )
@@ -156,9 +163,14 @@ func DefaultConfig() Config {
 		MaxBackoff:        5 * time.Minute,
 		Timeout:           10 * time.Second,
 		MaxConcurrent:     defaultMaxConcurrent,
+		MaxTargets:        defaultMaxTargets,
 		MaxTrackedJobs:    defaultMaxTrackedJobs,
 	}
 }
+
+// lists returns how many times its usual length a list of RunPod's may have: the
+// usual one for every 20,000 targets.
+func (c *Config) lists() int64 { return int64(max(c.MaxTargets/defaultMaxTargets, 1)) }
 
 // Validate returns every mistake at once, each by its key.
 func (c *Config) Validate() error {
@@ -207,6 +219,7 @@ func (c *Config) Validate() error {
 		least, most int64
 	}{
 		{"max_concurrent", int64(c.MaxConcurrent), 2, 1000},
+		{"max_targets", int64(c.MaxTargets), 1, 100_000},
 		{"max_tracked_jobs", int64(c.MaxTrackedJobs), 1, 1_000_000},
 		{"max_stream_bytes", c.MaxStreamBytes, 0, 1 << 50},
 	} {

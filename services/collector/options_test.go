@@ -42,6 +42,7 @@ collector:
   http_address: 0.0.0.0:8083
   health_interval: 1ms
   max_concurrent: 1
+  max_targets: 0
   webhook_secret: a
   webhook_secret_file: b
   healthinterval: 3s
@@ -54,6 +55,7 @@ collector:
 	for _, want := range []string{
 		"tocsin.yaml:3:", "runpod.account:", "tocsin.yaml:5:", "collector.http_address:", "collector.token_file",
 		"collector.health_interval: 1ms is not between", "collector.max_concurrent: 1 is not between",
+		"collector.max_targets: 0 is not between 1 and 100000",
 		"webhook_secret_file are both set", "healthinterval",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -70,10 +70,10 @@ type past struct {
 	lastSlot  time.Time // of the last heartbeat
 }
 
-// recall reads what the log knows of the account: its targets, and into tracker
-// the jobs that were followed and what was told of them.
-func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, account string, tracker *job.Tracker) (past, error) {
-	p := past{inventory: inventory.New(account)}
+// recall reads what the log knows of the account: into inv its targets, and into
+// tracker the jobs that were followed and what was told of them.
+func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, inv *inventory.Inventory, account string, tracker *job.Tracker) (past, error) {
+	p := past{inventory: inv}
 	token := event.Token(inventory.AccountTarget(account))
 	if err := recallTargets(ctx, conn, p.inventory); err != nil {
 		return p, err

@@ -115,7 +115,7 @@ func TestALogThatThisReleaseCannotReadIsLeftOut(t *testing.T) {
 		}
 	}
 	tracker := job.NewTracker(job.Options{MaxOpen: 10, Fast: time.Second, Slow: time.Second})
-	p, err := recall(ctx, conn, metaBucket(t, conn), "default", tracker)
+	p, err := recall(ctx, conn, metaBucket(t, conn), inventory.New("default", 10), "default", tracker)
 	if err != nil {
 		t.Fatal(err)
 	}

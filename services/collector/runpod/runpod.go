@@ -43,9 +43,9 @@ const (
 	// defaultQuotaShare is the part of each REST quota window that is left to
 	// the customer's other tools.
 	defaultQuotaShare = 0.5
-	// defaultMaxListBytes bounds a list of endpoints or pods: an entry has 1 to
+	// DefaultMaxListBytes bounds a list of endpoints or pods: an entry has 1 to
 	// 1.5 KiB, so 16 MiB hold more than 10,000 of them.
-	defaultMaxListBytes = 16 << 20
+	DefaultMaxListBytes = 16 << 20
 	// defaultMaxItemBytes bounds one endpoint, pod, health answer or job
 	// without its output: all stay below 16 KiB, and 1 MiB is 64 times that.
 	defaultMaxItemBytes = 1 << 20
@@ -53,10 +53,10 @@ const (
 	// while it is read. RunPod takes 10 MB payloads for asynchronous jobs; 16 MiB
 	// leave room for the encoding.
 	defaultMaxJobBytes = 16 << 20
-	// defaultMaxEntries bounds the entries of a list: 16 MiB hold at most 16,000
+	// DefaultMaxEntries bounds the entries of a list: 16 MiB hold at most 16,000
 	// whole ones, and as much again for short ones. Read, an entry has 1 KiB at
 	// most of memory beside its texts, so that a list costs 32 MiB and its bytes.
-	defaultMaxEntries = 32_000
+	DefaultMaxEntries = 32_000
 	// maxHeaderBytes bounds the header of an answer; RunPod sends about 1 KiB.
 	maxHeaderBytes = 64 << 10
 	// connectTimeout bounds the TCP connect and, apart from it, the TLS
@@ -193,10 +193,10 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.Timeout, defaultTimeout)
 	orDefault(&o.MaxConcurrent, defaultMaxConcurrent)
 	orDefault(&o.QuotaShare, defaultQuotaShare)
-	orDefault(&o.MaxListBytes, defaultMaxListBytes)
+	orDefault(&o.MaxListBytes, DefaultMaxListBytes)
 	orDefault(&o.MaxItemBytes, defaultMaxItemBytes)
 	orDefault(&o.MaxJobBytes, defaultMaxJobBytes)
-	orDefault(&o.MaxEntries, defaultMaxEntries)
+	orDefault(&o.MaxEntries, DefaultMaxEntries)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -15,14 +15,9 @@ import (
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 )
 
-const (
-	// staleAfter is twice the longest pause between two polls of a target that
-	// fails.
-	staleAfter = 10 * time.Minute
-	// DefaultMaxTargets bounds the targets with series: at 15 series each, 300,000
-	// series.
-	DefaultMaxTargets = 20_000
-)
+// staleAfter is twice the longest pause between two polls of a target that fails,
+// unless that is set longer.
+const staleAfter = 10 * time.Minute
 
 var (
 	jobsTotal = prometheus.NewDesc("runpod_jobs_total",
@@ -75,7 +70,8 @@ type Fleet struct {
 	jobs    map[string]struct{} // guarded by mu: endpoints with series of jobs
 }
 
-// New returns a fleet of at most maxTargets targets, registered with r.
+// New returns a fleet of at most maxTargets targets, registered with r. Each has
+// about 15 series, so that 20,000 make 300,000.
 func New(r prometheus.Registerer, maxTargets int) *Fleet {
 	f := &Fleet{
 		maxTargets: maxTargets,

@@ -83,16 +83,20 @@ type removal struct {
 // went before it: a target that comes back is news.
 type Inventory struct {
 	account string
+	most    int
 	targets map[Key]*entry
 	removed map[Key]removal
 	heard   map[eventv1.TargetKind]bool // kinds that were listed since the start
 	shrunk  bool                        // a doubted loss was told and is not over
 }
 
-// New returns the inventory of an account of which nothing is known.
-func New(account string) *Inventory {
+// New returns the inventory of an account of which nothing is known. It takes in
+// no target beyond most; what the log knows is kept nevertheless, so that a bound
+// that is lowered loses nobody.
+func New(account string, most int) *Inventory {
 	return &Inventory{
 		account: account,
+		most:    most,
 		targets: map[Key]*entry{},
 		removed: map[Key]removal{},
 		heard:   map[eventv1.TargetKind]bool{},
@@ -135,6 +139,9 @@ type Outcome struct {
 	Added []Target
 	// Removed are the targets that are gone.
 	Removed []Key
+	// Refused is the number of targets that are listed and not taken in, because the
+	// inventory is full.
+	Refused int
 	// Doubtful are targets of which RunPod is to be asked whether they exist,
 	// those missed longest first; the answer goes to [Inventory.Answered].
 	Doubtful []Key
@@ -169,6 +176,9 @@ func (v *Inventory) see(out *Outcome, key Key, s Seen, now time.Time) {
 	old, known := v.targets[key]
 	switch {
 	case s.Spec == nil && !known: // nothing can be said of it
+		return
+	case !known && len(v.targets) >= v.most:
+		out.Refused++
 		return
 	case s.Spec == nil:
 		s.Name, s.Spec = old.Name, old.Spec
@@ -267,6 +277,9 @@ func (v *Inventory) Answered(key Key, exists bool, now time.Time) Outcome {
 
 // Len returns the number of targets.
 func (v *Inventory) Len() int { return len(v.targets) }
+
+// Most returns the number of targets beyond which none is taken in.
+func (v *Inventory) Most() int { return v.most }
 
 // Target returns what is known of a target.
 func (v *Inventory) Target(key Key) (Target, bool) {

@@ -20,6 +20,9 @@ const (
 	pod      = eventv1.TargetKind_TARGET_KIND_POD
 )
 
+// most is more targets than any of these tests has, but for those of the bound.
+const most = 1000
+
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // seen returns endpoints with these ids.
@@ -52,7 +55,7 @@ func kinds(out inventory.Outcome) []string {
 func key(id string) inventory.Key { return inventory.Key{Kind: endpoint, ID: id} }
 
 func TestEachTargetIsDiscoveredOnce(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	first := inv.List(endpoint, seen("a", "b"), noon)
 	if diff := cmp.Diff([]string{"target_discovered a", "target_discovered b"}, kinds(first)); diff != "" {
 		t.Errorf("first list (-want +got):\n%s", diff)
@@ -70,7 +73,7 @@ func TestAChangeIsToldOfSettingsAndNames(t *testing.T) {
 	list := func(name string, workers *int64, zones ...string) []inventory.Seen {
 		return []inventory.Seen{inventory.FromEndpoint(runpod.Endpoint{ID: "a", Name: name, MaxWorkers: workers, DataCenterIDs: zones})}
 	}
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	inv.List(endpoint, list("img", &five, "US", "EU"), noon)
 	for name, test := range map[string]struct {
 		list []inventory.Seen
@@ -91,7 +94,7 @@ func TestAChangeIsToldOfSettingsAndNames(t *testing.T) {
 }
 
 func TestASettingThatIsTurnedThereAndBackIsTwoFacts(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	ids := map[string]bool{}
 	for i := range 6 {
 		workers := int64(i % 2)
@@ -104,7 +107,7 @@ func TestASettingThatIsTurnedThereAndBackIsTwoFacts(t *testing.T) {
 }
 
 func TestATargetIsRemovedAfterThreeListsAndANo(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	inv.List(endpoint, seen("a", "b"), noon)
 	for i := range 2 {
 		if out := inv.List(endpoint, seen("b"), noon); len(out.Doubtful) > 0 {
@@ -138,7 +141,7 @@ func TestATargetIsKept(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inv := inventory.New("default")
+			inv := inventory.New("default", most)
 			inv.List(endpoint, seen("a", "b"), noon)
 			for range 3 {
 				inv.List(endpoint, seen("b"), noon)
@@ -154,7 +157,7 @@ func TestATargetIsKept(t *testing.T) {
 }
 
 func TestWhatIsListedAndCannotBeReadStaysAsItWasKnown(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	inv.List(endpoint, seen("a", "b", "c", "d"), noon)
 	for range 5 {
 		out := inv.List(endpoint, append(seen("b", "c", "d"), inventory.Seen{ID: "a"}, inventory.Seen{ID: "e"}), noon)
@@ -174,8 +177,39 @@ func TestWhatIsListedAndCannotBeReadStaysAsItWasKnown(t *testing.T) {
 	}
 }
 
+func TestTheNumberOfTargetsIsBounded(t *testing.T) {
+	inv := inventory.New("default", 3)
+	first := inv.List(endpoint, seen("a", "b", "c", "d", "e"), noon)
+	if diff := cmp.Diff([]string{"target_discovered a", "target_discovered b", "target_discovered c"}, kinds(first)); diff != "" || first.Refused != 2 || len(first.Added) != 3 {
+		t.Errorf("refused %d, added %d, want 2 and 3; events (-want +got):\n%s", first.Refused, len(first.Added), diff)
+	}
+	if out := inv.List(pod, []inventory.Seen{inventory.FromPod(runpod.Pod{ID: "p"})}, noon); out.Refused != 1 || out.Events != nil {
+		t.Errorf("a pod beyond the bound: refused %d, told %v", out.Refused, out.Events)
+	}
+	// The order of the list changes nothing for those that are watched.
+	if out := inv.List(endpoint, seen("e", "d", "c", "b", "a"), noon); out.Refused != 2 || out.Events != nil {
+		t.Errorf("the same list in another order: refused %d, told %v", out.Refused, out.Events)
+	}
+	for range 3 {
+		inv.List(endpoint, seen("b", "c", "d", "e"), noon)
+	}
+	inv.Answered(key("a"), false, noon)
+	out := inv.List(endpoint, seen("b", "c", "d", "e"), noon)
+	if diff := cmp.Diff([]string{"target_discovered d"}, kinds(out)); diff != "" || out.Refused != 1 {
+		t.Errorf("after a removal: refused %d, want 1; events (-want +got):\n%s", out.Refused, diff)
+	}
+
+	lowered := inventory.New("default", 1)
+	for _, e := range first.Events {
+		lowered.Replay(e, noon)
+	}
+	if out := lowered.List(endpoint, seen("a", "b", "c", "d"), noon); lowered.Len() != 3 || out.Refused != 1 || out.Events != nil {
+		t.Errorf("under a lower bound: %d targets, refused %d, told %v; want the three that the log knows", lowered.Len(), out.Refused, out.Events)
+	}
+}
+
 func TestATargetThatComesBackIsNewsToTheLog(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	before := inv.List(endpoint, seen("a"), noon).Events[0]
 	for range 3 {
 		inv.List(endpoint, nil, noon)
@@ -206,7 +240,7 @@ func TestALargeLossIsDoubted(t *testing.T) {
 		"eight of forty are a fifth, not a break": {40, 32, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inv := inventory.New("default")
+			inv := inventory.New("default", most)
 			inv.List(endpoint, seen(many(test.known)...), noon)
 			var shrunk, doubted int
 			for range 5 {
@@ -230,7 +264,7 @@ func TestALargeLossIsDoubted(t *testing.T) {
 }
 
 func TestALossIsOverOnceWhenTheTargetsAreBack(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	inv.List(endpoint, seen(many(10)...), noon)
 	inv.List(endpoint, nil, noon)
 	back := inv.List(endpoint, seen(many(9)...), noon)
@@ -246,7 +280,7 @@ func TestALossIsOverOnceWhenTheTargetsAreBack(t *testing.T) {
 }
 
 func TestALossIsGivenUpAfterADay(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	inv.List(endpoint, seen(many(5)...), noon)
 	for i := range 5 {
 		inv.List(endpoint, nil, noon.Add(time.Duration(i)*time.Minute))
@@ -269,7 +303,7 @@ func TestALossIsGivenUpAfterADay(t *testing.T) {
 
 // replayed returns the inventory that a restart reads from the log.
 func replayed(events []*eventv1.Event) *inventory.Inventory {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	for _, e := range events {
 		inv.Replay(e, noon)
 	}
@@ -277,7 +311,7 @@ func replayed(events []*eventv1.Event) *inventory.Inventory {
 }
 
 func TestARestartContinues(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	log := inv.List(endpoint, seen(many(10)...), noon).Events
 	log = append(log, inv.List(pod, []inventory.Seen{inventory.FromPod(runpod.Pod{ID: "p"})}, noon).Events...)
 
@@ -291,7 +325,7 @@ func TestARestartContinues(t *testing.T) {
 		}
 	})
 	t.Run("and ignores another account", func(t *testing.T) {
-		other := inventory.New("other")
+		other := inventory.New("other", most)
 		for _, e := range log {
 			other.Replay(e, noon)
 		}
@@ -329,7 +363,7 @@ func TestARestartContinues(t *testing.T) {
 }
 
 func TestATargetIsToldAgainBeforeTheLogForgetsIt(t *testing.T) {
-	inv := inventory.New("default")
+	inv := inventory.New("default", most)
 	inv.List(endpoint, seen("a"), noon)
 	out := inv.List(endpoint, seen("a"), noon.Add(inventory.Retell))
 	if diff := cmp.Diff([]string{"target_changed a"}, kinds(out)); diff != "" || out.Added != nil {

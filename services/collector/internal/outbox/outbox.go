@@ -36,9 +36,6 @@ const (
 
 	// DefaultMaxFacts bounds the facts that wait: at about 1 KiB each, 20 MiB.
 	DefaultMaxFacts = 20_000
-	// DefaultMaxSamples bounds the samples that wait, one for each target and
-	// kind: 20,000 targets, at about 1 KiB each 40 MiB.
-	DefaultMaxSamples = 40_000
 	// drainTime is how long a stop waits for what is on its way. The whole
 	// system stops within 3 s.
 	drainTime = time.Second

@@ -79,13 +79,13 @@ type Account struct {
 	round Round
 
 	mu        sync.Mutex
-	inventory *inventory.Inventory       // guarded by mu
-	listed    map[string]runpod.Endpoint // guarded by mu: endpoints as last listed, by id
-	health    map[string]condition       // guarded by mu: endpoints that were polled, by id
-	failures  map[string]int             // guarded by mu: failures in a row by schedule
-	podsFail  bool                       // guarded by mu: the last list of pods failed
-	unread    map[string]bool            // guarded by mu: pods that the last list had and that could not be read
-	streak    int                        // guarded by mu: failures in a row of all endpoints
+	inventory *inventory.Inventory // guarded by mu
+	listed    map[string]string    // guarded by mu: where an endpoint's health is by the last list, by id
+	health    map[string]condition // guarded by mu: endpoints that were polled, by id
+	failures  map[string]int       // guarded by mu: failures in a row by schedule
+	podsFail  bool                 // guarded by mu: the last list of pods failed
+	unread    map[string]bool      // guarded by mu: pods that the last list had and that could not be read
+	streak    int                  // guarded by mu: failures in a row of all endpoints
 }
 
 // NewAccount returns the poller of an account with the targets of inv, which
@@ -95,7 +95,7 @@ func NewAccount(opts Options, inv *inventory.Inventory) *Account {
 		opts:      opts,
 		queue:     NewQueue(opts.Clock, opts.Workers),
 		inventory: inv,
-		listed:    map[string]runpod.Endpoint{},
+		listed:    map[string]string{},
 		health:    map[string]condition{},
 		failures:  map[string]int{},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -101,10 +102,14 @@ func (a *api) Health(ctx context.Context, e runpod.Endpoint) (runpod.Health, err
 	return runpod.Health{}, &runpod.Error{Op: "read health", Kind: runpod.NotFound, Status: 404}
 }
 
+// most is the number of targets beyond which none is watched.
+const most = 60
+
 // world is an account in a bubble.
 type world struct {
 	*api
-	account *poll.Account
+	account  *poll.Account
+	registry *prometheus.Registry
 
 	mu     sync.Mutex
 	events []*eventv1.Event // guarded by mu
@@ -113,7 +118,7 @@ type world struct {
 // watch runs an account of n endpoints and one pod until the test ends.
 func watch(t *testing.T, n int) *world {
 	t.Helper()
-	w := &world{api: &api{asked: map[string]int{}, pods: []runpod.Pod{{ID: "pod", Status: runpod.PodRunning}}}}
+	w := &world{registry: prometheus.NewRegistry(), api: &api{asked: map[string]int{}, pods: []runpod.Pod{{ID: "pod", Status: runpod.PodRunning}}}}
 	for i := range n {
 		w.endpoints = append(w.endpoints, runpod.Endpoint{ID: fmt.Sprintf("ep%d", i), Type: runpod.Queue})
 	}
@@ -129,8 +134,8 @@ func watch(t *testing.T, n int) *world {
 		Health: 15 * time.Second, Pods: 30 * time.Second, Inventory: time.Minute, MaxBackoff: 5 * time.Minute,
 		Workers: 8, Jitter: func() float64 { return 0.5 },
 		Skew:    func() (time.Duration, bool) { return -3 * time.Second, true },
-		Metrics: poll.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
-	}, inventory.New("default"))
+		Metrics: poll.NewMetrics(w.registry), Log: slog.New(slog.DiscardHandler),
+	}, inventory.New("default", most))
 	w.account.First(t.Context())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -149,6 +154,24 @@ func (w *world) in(d time.Duration) []*eventv1.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.events[from:len(w.events):len(w.events)]
+}
+
+// counted returns the sum of a counter's series.
+func (w *world) counted(t *testing.T, name string) float64 {
+	t.Helper()
+	families, err := w.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 // count returns how many events there are of each kind.
@@ -338,6 +361,35 @@ func TestALossThatIsDoubtedKeepsAllTargets(t *testing.T) {
 		}
 		if n := len(w.account.Targets()); n != 11 {
 			t.Errorf("%d targets are left of 11", n)
+		}
+	})
+}
+
+func TestTargetsBeyondTheBoundAreToldAndNotWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, most+5)
+		events := w.in(2 * time.Minute)
+		detail := "list endpoints: too large (200): 6 of 65 are not watched: 60 targets are, which is collector.max_targets; raise it and start the collector anew"
+		if w.account.Targets()[most-1].Kind != eventv1.TargetKind_TARGET_KIND_POD { // the pod was listed first
+			detail = strings.Replace(detail, "6 of 65", "5 of 65", 1)
+		}
+		sampled, told := map[string]bool{}, 0
+		for _, e := range events {
+			if e.GetHealthSampled() != nil || e.GetGpuSampled() != nil {
+				sampled[e.GetTarget().GetId()] = true
+			}
+			if f := e.GetPollFailed(); f.GetKind() == eventv1.PollKind_POLL_KIND_ENDPOINTS {
+				told++
+				if f.GetReason() != eventv1.PollFailureReason_POLL_FAILURE_REASON_TOO_LARGE || f.GetDetail() != detail {
+					t.Errorf("told %v, want %s", f, detail)
+				}
+			}
+		}
+		if len(sampled) != most || told != 2 || last(t, events).GetTargets() != most {
+			t.Errorf("%d targets were sampled, told %d times, heartbeat %v; want %d and 2", len(sampled), told, last(t, events), most)
+		}
+		if n := w.counted(t, "tocsin_collector_targets_refused_total"); n < 18 { // six at each of three lists of endpoints, or five of these and the pod at each of five of pods
+			t.Errorf("%v refusals were counted, want those of each list", n)
 		}
 	})
 }

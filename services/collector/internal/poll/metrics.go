@@ -11,6 +11,7 @@ type Metrics struct {
 	polls      *prometheus.CounterVec
 	duration   *prometheus.HistogramVec
 	unreadable *prometheus.CounterVec
+	refused    *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that are registered with r.
@@ -29,8 +30,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tocsin_collector_entries_unreadable_total",
 			Help: "Entries of RunPod's lists that could not be read; what they stand for stays as it was known.",
 		}, []string{"kind"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_collector_targets_refused_total",
+			Help: "Targets that a list had and that are not watched, because collector.max_targets are; counted at each list.",
+		}, []string{"kind"}),
 	}
-	r.MustRegister(m.polls, m.duration, m.unreadable)
+	r.MustRegister(m.polls, m.duration, m.unreadable, m.refused)
 	return m
 }
 

@@ -39,13 +39,10 @@ func (a *Account) settle(kind string, began time.Time, err error) (failure *Fail
 func (a *Account) pollHealth(ctx context.Context, id string, slot time.Time) *Failure {
 	a.mu.Lock()
 	target, known := a.inventory.Target(inventory.Key{Kind: endpointKind, ID: id})
-	endpoint, listed := a.listed[id]
+	endpoint := runpod.Endpoint{ID: id, Type: runpod.Queue, HealthURL: a.listed[id]}
 	a.mu.Unlock()
-	if !known {
+	if !known || !target.Polled() {
 		return nil
-	}
-	if !listed {
-		endpoint = runpod.Endpoint{ID: id, Type: runpod.Queue}
 	}
 	began := time.Now()
 	health, err := a.opts.API.Health(ctx, endpoint)
@@ -84,13 +81,16 @@ func (a *Account) pollEndpoints(ctx context.Context, slot time.Time) *Failure {
 	}
 	seen := seenOf(list, inventory.FromEndpoint)
 	a.mu.Lock()
-	for _, e := range list.Items {
-		a.listed[e.ID] = e
-	}
 	out := a.inventory.List(endpointKind, seen, read)
+	for _, e := range list.Items {
+		if _, watched := a.inventory.Target(inventory.Key{Kind: endpointKind, ID: e.ID}); watched {
+			a.listed[e.ID] = e.HealthURL
+		}
+	}
 	a.mu.Unlock()
 	a.apply(out, read)
 	a.unreadable(eventv1.PollKind_POLL_KIND_ENDPOINTS, list.Unreadable, len(seen), slot, read)
+	a.refused(eventv1.PollKind_POLL_KIND_ENDPOINTS, out.Refused, len(seen), slot, read)
 	a.ask(ctx, out.Doubtful)
 	return nil
 }
@@ -122,7 +122,11 @@ func (a *Account) pollPods(ctx context.Context, slot time.Time) *Failure {
 	a.mu.Unlock()
 	a.apply(out, read)
 	a.unreadable(eventv1.PollKind_POLL_KIND_PODS, list.Unreadable, len(seen), slot, read)
+	a.refused(eventv1.PollKind_POLL_KIND_PODS, out.Refused, len(seen), slot, read)
 	for i, p := range list.Items {
+		if _, watched := a.Target(inventory.Key{Kind: podKind, ID: p.ID}); !watched {
+			continue
+		}
 		about := &eventv1.Target{Account: a.opts.Account, Kind: podKind, Id: p.ID, Name: seen[i].Name}
 		a.opts.Publish(gpuSampled(about, p, slot, a.opts.Pods), read)
 	}
@@ -152,6 +156,22 @@ func (a *Account) unreadable(kind eventv1.PollKind, entries []runpod.Unreadable,
 	err := &runpod.Error{
 		Op: "list " + nameOf(kind), Kind: runpod.Malformed, Status: 200,
 		Detail: fmt.Sprintf("%d of %d cannot be read and stay as they were known: %s", len(entries), of, entries[0].Detail),
+	}
+	if f, failed := FailureOf(err); failed {
+		a.listFailed(&f, kind, slot, read)
+	}
+}
+
+// refused tells of targets that are listed and not watched, because as many are
+// watched as are allowed.
+func (a *Account) refused(kind eventv1.PollKind, n, of int, slot, read time.Time) {
+	if n == 0 {
+		return
+	}
+	a.opts.Metrics.refused.WithLabelValues(nameOf(kind)).Add(float64(n))
+	err := &runpod.Error{
+		Op: "list " + nameOf(kind), Kind: runpod.TooLarge, Status: 200,
+		Detail: fmt.Sprintf("%d of %d are not watched: %d targets are, which is collector.max_targets; raise it and start the collector anew", n, of, a.inventory.Most()),
 	}
 	if f, failed := FailureOf(err); failed {
 		a.listFailed(&f, kind, slot, read)
