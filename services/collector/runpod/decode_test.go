@@ -337,7 +337,20 @@ func TestJobStatus(t *testing.T) {
 		"cancelled":        {body: `{"status":"CANCELLED"}`, want: runpod.Job{Status: runpod.JobCancelled}},
 		"an unknown state": {body: `{"status":"PAUSED"}`, bad: `"PAUSED" is not known`},
 		"no state":         {body: `{"id":"job-1"}`, bad: "status is missing"},
-		"negative retries": {body: `{"status":"FAILED","retries":-1}`, bad: "retries is negative"},
+		"figures that are none cost the end of the job nothing": {
+			body: `{"id":"job-1","status":"COMPLETED","delayTime":"5","executionTime":{},"workerId":7,"retries":-1}`,
+			want: runpod.Job{Status: runpod.JobCompleted},
+		},
+		"null everywhere": {
+			body: `{"id":null,"status":"FAILED","delayTime":null,"executionTime":null,"workerId":null,"retries":null,"error":null,"output":null}`,
+			want: runpod.Job{Status: runpod.JobFailed, Failure: &runpod.Failure{Category: runpod.Unknown}},
+		},
+		"a fraction of a retry and of a millisecond": {
+			body: `{"status":"IN_PROGRESS","retries":0.5,"delayTime":0.5}`,
+			want: runpod.Job{Status: runpod.JobInProgress, DelayTime: new(500 * time.Microsecond)},
+		},
+		"a state of another type": {body: `{"status":7}`, bad: "status is a JSON number"},
+		"an id of another type":   {body: `{"id":7,"status":"COMPLETED"}`, bad: "id is a JSON number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -379,9 +392,39 @@ func TestAJobWithALargeOutputIsReadAndOneWithALargeRestIsNot(t *testing.T) {
 	if err != nil || got.Status != runpod.JobCompleted {
 		t.Errorf("5 MiB of output: %+v, %v; want COMPLETED", got, err)
 	}
-	_, err = answering(t, `{"id":"job-1","error":"`+large+`","status":"FAILED"}`).JobStatus(t.Context(), "ep1", "job-1")
+	sync := strings.Repeat("y", 20_000_000) // the largest result that RunPod keeps
+	if got, err = answering(t, `{"id":"job-1","output":"`+sync+`","status":"COMPLETED"}`).JobStatus(t.Context(), "ep1", "job-1"); err != nil || got.Status != runpod.JobCompleted {
+		t.Errorf("20 MB of output: %+v, %v; want COMPLETED", got, err)
+	}
+	_, err = answering(t, `{"id":"job-1","error":[1`+strings.Repeat(",1", 1<<20)+`],"status":"FAILED"}`).JobStatus(t.Context(), "ep1", "job-1")
 	if runpod.KindOf(err) != runpod.TooLarge {
-		t.Errorf("5 MiB of error: %v, want too large", err)
+		t.Errorf("2 MiB of numbers for an error: %v, want too large", err)
+	}
+}
+
+func TestAJobWithALongErrorIsSeenToFail(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		error string
+		want  runpod.Failure
+	}{
+		"text": {`"CUDA out of memory ` + strings.Repeat("x", 5<<20) + `"`, runpod.Failure{
+			Category: runpod.OutOfMemory, Message: "CUDA out of memory " + strings.Repeat("x", 512-19),
+		}},
+		"text of escapes": {`"boom ` + strings.Repeat(`\u0041`, 1<<20) + `"`, runpod.Failure{Category: runpod.Unknown, Message: "boom " + strings.Repeat("A", 512-5)}},
+		"the library's JSON with a long traceback": {
+			`"{\"error_type\":\"<class 'ValueError'>\",\"error_message\":\"no such voice\",\"error_traceback\":\"` + strings.Repeat(`\\\n at \\\"x\\\"`, 1<<18) + `\"}"`,
+			runpod.Failure{Category: runpod.HandlerError, Type: "ValueError", Message: "no such voice"},
+		},
+	} {
+		got, err := answering(t, `{"id":"job-1","error":`+test.error+`,"executionTime":7,"status":"FAILED"}`).JobStatus(t.Context(), "ep1", "job-1")
+		if err != nil || got.Status != runpod.JobFailed || *got.ExecutionTime != 7*time.Millisecond {
+			t.Errorf("%s: %+v, %v; want FAILED", name, got, err)
+			continue
+		}
+		if diff := cmp.Diff(&test.want, got.Failure); diff != "" {
+			t.Errorf("%s: failure (-want +got):\n%s", name, diff)
+		}
 	}
 }
 

@@ -1,9 +1,11 @@
 package runpod
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -106,9 +108,15 @@ func parseError(raw json.RawMessage) jobError {
 	if json.Unmarshal(raw, &text) != nil {
 		return parseValue(raw)
 	}
-	// The handler library sends its JSON inside of a string: parse twice.
-	if inner := strings.TrimSpace(text); strings.HasPrefix(inner, "{") && json.Valid([]byte(inner)) {
-		return parseValue(json.RawMessage(inner))
+	// The handler library sends its JSON inside of a string: parse twice. A long one
+	// may have been cut while it was read.
+	if inner := []byte(strings.TrimSpace(text)); bytes.HasPrefix(inner, []byte("{")) {
+		if e, ok := parseObject(inner); ok {
+			return e
+		}
+		if json.Valid(inner) {
+			return parseValue(inner)
+		}
 	}
 	// Generator handlers send "handler: <message> traceback: <traceback>".
 	if message, trace, ok := strings.Cut(text, "traceback: "); ok && strings.HasPrefix(text, "handler: ") {
@@ -125,32 +133,99 @@ func parseError(raw json.RawMessage) jobError {
 	return e
 }
 
-// parseValue reads an error that is JSON other than a string.
-func parseValue(raw json.RawMessage) jobError {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(raw, &fields) != nil {
-		return jobError{message: string(raw), structured: true}
+// errorNames are the members in which errors tell their parts, those of the handler
+// library first.
+var errorNames = map[string]func(*jobError) *string{
+	"error_type":      func(e *jobError) *string { return &e.kind },
+	"type":            func(e *jobError) *string { return &e.kind },
+	"error_message":   func(e *jobError) *string { return &e.message },
+	"message":         func(e *jobError) *string { return &e.message },
+	"error":           func(e *jobError) *string { return &e.message },
+	"detail":          func(e *jobError) *string { return &e.message },
+	"error_traceback": func(e *jobError) *string { return &e.trace },
+	"traceback":       func(e *jobError) *string { return &e.trace },
+}
+
+// parseObject reads the parts of an error that is a JSON object, or the beginning
+// of one that was cut. It reports false when it holds none of them. Members that
+// are no strings stay out.
+func parseObject(raw []byte) (jobError, bool) {
+	found := map[string]string{}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if open(dec, '{', "") != nil {
+		return jobError{}, false
 	}
-	e := jobError{structured: true}
-	for _, names := range []struct {
-		to    *string
-		names []string
-	}{
-		{&e.kind, []string{"error_type", "type"}},
-		{&e.message, []string{"error_message", "message", "error", "detail"}},
-		{&e.trace, []string{"error_traceback", "traceback"}},
-	} {
-		for _, name := range names.names {
-			if *names.to == "" {
-				// A member that is no string stays out; the whole is the message then.
-				_ = json.Unmarshal(fields[name], names.to)
-			}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			break
+		}
+		var value perhaps[string]
+		if dec.Decode(&value) != nil {
+			break
+		}
+		if name, _ := name.(string); errorNames[name] != nil && value.value != "" {
+			found[name] = value.value
 		}
 	}
-	if e.message == "" && e.kind == "" {
-		e.message = string(raw)
+	e := jobError{structured: true}
+	for _, name := range []string{"error_type", "type", "error_message", "message", "error", "detail", "error_traceback", "traceback"} {
+		if to := errorNames[name](&e); *to == "" {
+			*to = found[name]
+		}
 	}
-	return e
+	return e, e.kind != "" || e.message != ""
+}
+
+// parseValue reads an error that is JSON other than a string.
+func parseValue(raw json.RawMessage) jobError {
+	if e, ok := parseObject(raw); ok {
+		return e
+	}
+	return jobError{message: withoutPayload(raw), structured: true}
+}
+
+// payloads are the members that hold what a job was given or gave, wherever a
+// handler puts them.
+var payloads = map[string]bool{"input": true, "output": true, "env": true}
+
+// withoutPayload renders an error of no known shape, without what must not be told.
+func withoutPayload(raw json.RawMessage) string {
+	if len(raw) > maxScanBytes {
+		return fmt.Sprintf("%d bytes of JSON that say neither type nor message", len(raw))
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var value any
+	if dec.Decode(&value) != nil {
+		return ""
+	}
+	var kept bytes.Buffer
+	enc := json.NewEncoder(&kept)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(strip(value)) != nil {
+		return ""
+	}
+	return kept.String()
+}
+
+// strip takes the payloads out of a JSON value.
+func strip(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		for name := range v {
+			if payloads[strings.ToLower(name)] {
+				delete(v, name)
+				continue
+			}
+			v[name] = strip(v[name])
+		}
+	case []any:
+		for i := range v {
+			v[i] = strip(v[i])
+		}
+	}
+	return value
 }
 
 // typeName undoes Python's str(type(e)): <class 'ValueError'> is ValueError.

@@ -90,6 +90,23 @@ func TestParseFailure(t *testing.T) {
 		"a bare traceback": {"FAILED", mustJSON(t, "boom\n"+traceback+"KeyError: 'x'\n"), Failure{
 			Category: HandlerError, Type: "KeyError", Message: "'x'", Frame: frame,
 		}},
+		"a field of another type and one that is not": {"FAILED", `{"error_message":{"a":1},"detail":"no"}`, Failure{Category: HandlerError, Message: "no"}},
+		"an error that holds what the job was given": {
+			"FAILED", `{"code":7,"input":{"prompt":"canary"},"calls":[{"Output":"canary","n":1.50}],"env":{"A":"canary"}}`,
+			Failure{Category: HandlerError, Message: `{"calls":[{"n":1.50}],"code":7}`},
+		},
+		"an error that is nothing else": {"FAILED", `{"input":"canary"}`, Failure{Category: HandlerError, Message: `{}`}},
+		"the same as text": {
+			"FAILED", `"{\"input\":\"canary\",\"code\":7}"`, Failure{Category: HandlerError, Message: `{"code":7}`},
+		},
+		"much that says nothing": {
+			"FAILED", `{"x":"` + strings.Repeat("y", 100<<10) + `"}`,
+			Failure{Category: HandlerError, Message: "102408 bytes of JSON that say neither type nor message"},
+		},
+		"many members": {
+			"FAILED", `{` + strings.Repeat(`"x":1,`, 1<<16) + `"error_type":"E"}`, Failure{Category: HandlerError, Type: "E"},
+		},
+		"true":                    {"FAILED", `true`, Failure{Category: HandlerError, Message: "true"}},
 		"a field of another type": {"FAILED", `{"error_type":5,"error_message":"m"}`, Failure{Category: HandlerError, Message: "m"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -73,14 +73,16 @@ type Job struct {
 	Failure *Failure
 }
 
-// wireJob names the parts of a job that are decoded, never input or output.
+// wireJob names the parts of a job that are decoded, never input or output. The
+// end of a job is told by no other answer, so that it must not be lost by a figure
+// beside it: what is of another type than it should be is absent.
 type wireJob struct {
 	ID            string          `json:"id"`
 	Status        string          `json:"status"`
-	DelayTime     figure          `json:"delayTime"`     // milliseconds
-	ExecutionTime figure          `json:"executionTime"` // milliseconds
-	WorkerID      string          `json:"workerId"`
-	Retries       whole           `json:"retries"`
+	DelayTime     perhaps[figure] `json:"delayTime"`     // milliseconds
+	ExecutionTime perhaps[figure] `json:"executionTime"` // milliseconds
+	WorkerID      perhaps[string] `json:"workerId"`
+	Retries       perhaps[whole]  `json:"retries"`
 	Error         json.RawMessage `json:"error"`
 }
 
@@ -93,13 +95,13 @@ func decodeJob(body []byte) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	if negative(w.Retries.n) {
-		return Job{}, errors.New("retries is negative")
-	}
 	j := Job{
-		ID: w.ID, Status: status, WorkerID: event.Line(w.WorkerID, maxIDBytes), Retries: w.Retries.n,
-		DelayTime:     duration(w.DelayTime.n, time.Millisecond),
-		ExecutionTime: duration(w.ExecutionTime.n, time.Millisecond),
+		ID: w.ID, Status: status, WorkerID: event.Line(w.WorkerID.value, maxIDBytes),
+		DelayTime:     duration(w.DelayTime.value.n, time.Millisecond),
+		ExecutionTime: duration(w.ExecutionTime.value.n, time.Millisecond),
+	}
+	if !negative(w.Retries.value.n) {
+		j.Retries = w.Retries.value.n
 	}
 	if status == JobFailed || status == JobTimedOut {
 		f := ParseFailure(w.Status, w.Error)

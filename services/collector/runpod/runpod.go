@@ -46,13 +46,16 @@ const (
 	// DefaultMaxListBytes bounds a list of endpoints or pods: an entry has 1 to
 	// 1.5 KiB, so 16 MiB hold more than 10,000 of them.
 	DefaultMaxListBytes = 16 << 20
-	// defaultMaxItemBytes bounds one endpoint, pod, health answer or job
-	// without its output: all stay below 16 KiB, and 1 MiB is 64 times that.
+	// defaultMaxItemBytes bounds one endpoint, pod or job without its output: all
+	// stay below 16 KiB, and 1 MiB is 64 times that.
 	defaultMaxItemBytes = 1 << 20
+	// maxHealthBytes bounds a health answer, of about 200 bytes. Each poll in flight
+	// may hold one with all its members.
+	maxHealthBytes = 64 << 10
 	// defaultMaxJobBytes bounds a job answer with its output, which is skipped
-	// while it is read. RunPod takes 10 MB payloads for asynchronous jobs; 16 MiB
-	// leave room for the encoding.
-	defaultMaxJobBytes = 16 << 20
+	// while it is read. RunPod's largest outputs are those of synchronous jobs, 20
+	// MB; a MiB more holds what stands beside them.
+	defaultMaxJobBytes = 21 << 20
 	// DefaultMaxEntries bounds the entries of a list: 16 MiB hold at most 16,000
 	// whole ones, and as much again for short ones. Read, an entry has 1 KiB at
 	// most of memory beside its texts, so that a list costs 32 MiB and its bytes.
@@ -102,7 +105,7 @@ type Options struct {
 	// MaxItemBytes bounds the body of any other answer, 1 MiB when zero. The
 	// output of a job does not count; see MaxJobBytes.
 	MaxItemBytes int64
-	// MaxJobBytes bounds the body of a job answer with its output, 16 MiB when
+	// MaxJobBytes bounds the body of a job answer with its output, 21 MiB when
 	// zero.
 	MaxJobBytes int64
 	// MaxEntries bounds the entries of a list, 32,000 when zero.
@@ -332,7 +335,7 @@ func (c *Client) Health(ctx context.Context, e Endpoint) (Health, error) {
 		return Health{}, &Error{Op: op, Kind: NotFound, Detail: "a load-balancer endpoint has no queue"}
 	}
 	target, _ := c.HealthURL(e)
-	body, err := c.get(ctx, call{op: op, url: target, limit: c.opts.MaxItemBytes})
+	body, err := c.get(ctx, call{op: op, url: target, limit: min(c.opts.MaxItemBytes, maxHealthBytes)})
 	if err != nil {
 		return Health{}, err
 	}

@@ -74,6 +74,18 @@ func (p *price) UnmarshalJSON(raw []byte) error {
 	return p.figure.UnmarshalJSON([]byte(text))
 }
 
+// perhaps is a T, or its zero value where the answer holds something else.
+type perhaps[T any] struct{ value T }
+
+// UnmarshalJSON reads any value.
+func (p *perhaps[T]) UnmarshalJSON(raw []byte) error {
+	var value T
+	if json.Unmarshal(raw, &value) == nil {
+		p.value = value
+	}
+	return nil
+}
+
 // few is a list within an entry.
 type few[T any] []T
 

@@ -31,9 +31,13 @@ func ReadJob(r io.Reader, maxBytes int64, key Secret) (Job, error) {
 	return j, nil
 }
 
-// skimmer copies one JSON object to a buffer and writes null in place of the
-// values of its members input and output. It judges no syntax: what it lets
-// through is decoded afterwards, and text that is not JSON stays that way.
+// maxStringBytes bounds what is kept of one string of a job: a handler's error may
+// hold megabytes of traceback, and must not cost the news that the job failed.
+const maxStringBytes = 256 << 10
+
+// skimmer copies one JSON object to a buffer, writes null in place of the values
+// of its members input and output, and cuts long strings. It judges no syntax: what
+// it lets through is decoded afterwards, and text that is not JSON stays that way.
 type skimmer struct {
 	to  *bytes.Buffer
 	max int64 // bytes to keep
@@ -41,6 +45,9 @@ type skimmer struct {
 	depth    int
 	inString bool
 	escaped  bool
+	length   int  // bytes of the string so far
+	cut      bool // the rest of the string is left out
+	hex      int  // digits that an escape still lacks
 	wantKey  bool // the next string of depth 1 is a member name
 	inKey    bool
 	key      []byte // the current member name of depth 1, without its quotes
@@ -67,17 +74,29 @@ func (s *skimmer) Write(p []byte) (int, error) {
 
 // text takes a byte within a string.
 func (s *skimmer) text(b byte) {
+	whole := !s.escaped && s.hex == 0 // b begins a character or ends the string
 	switch {
 	case s.escaped:
 		s.escaped = false
+		if b == 'u' {
+			s.hex = 4
+		}
+	case b == '"':
+		s.inString, s.inKey, s.hex = false, false, 0
+		s.keep(b)
+		return
 	case b == '\\':
 		s.escaped = true
-	case b == '"':
-		s.inString, s.inKey = false, false
+	case s.hex > 0:
+		s.hex--
 	}
 	if s.inKey && len(s.key) < maxKeyBytes {
 		s.key = append(s.key, b)
 	}
+	if s.cut = s.cut || whole && s.length >= maxStringBytes; s.cut {
+		return
+	}
+	s.length++
 	s.keep(b)
 }
 
@@ -85,7 +104,7 @@ func (s *skimmer) text(b byte) {
 func (s *skimmer) structure(b byte) {
 	switch b {
 	case '"':
-		s.inString = true
+		s.inString, s.length, s.cut = true, 0, false
 		if s.depth == 1 && s.wantKey {
 			s.wantKey, s.inKey, s.key = false, true, s.key[:0]
 		}

@@ -42,6 +42,27 @@ func TestSkimLeavesOutInputAndOutput(t *testing.T) {
 	}
 }
 
+func TestSkimCutsLongStringsBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("a", maxStringBytes)
+	for name, test := range map[string]struct{ in, want string }{
+		"as long as is kept":             {`{"a":"` + long + `","b":1}`, `{"a":"` + long + `","b":1}`},
+		"one more":                       {`{"a":"` + long + `b","b":"c"}`, `{"a":"` + long + `","b":"c"}`},
+		"an escape at the cut":           {`{"a":"` + long[1:] + `\"b","b":1}`, `{"a":"` + long[1:] + `\"","b":1}`},
+		"an escape of four digits at it": {`{"a":"` + long[1:] + `\u0022b","b":1}`, `{"a":"` + long[1:] + `\u0022","b":1}`},
+		"an escape beyond it":            {`{"a":"` + long + `\\\"\u0022","b":1}`, `{"a":"` + long + `","b":1}`},
+		"within a list":                  {`{"a":["` + long + `b"],"b":1}`, `{"a":["` + long + `"],"b":1}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := skimmed(t, test.in); got != test.want {
+				t.Errorf("skimmed to %d bytes that end in %q, want %d that end in %q",
+					len(got), got[max(len(got)-30, 0):], len(test.want), test.want[max(len(test.want)-30, 0):])
+			}
+		})
+	}
+}
+
 func TestReadJob(t *testing.T) {
 	t.Parallel()
 	const webhook = `{"delayTime":5,"executionTime":7,"id":"j-u1","input":{"prompt":"private"},"output":{"x":1},"status":"COMPLETED","webhook":"https://x/y"}`
