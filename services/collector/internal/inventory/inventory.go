@@ -73,8 +73,9 @@ type entry struct {
 }
 
 type removal struct {
-	id string
-	at time.Time
+	id   string
+	at   time.Time
+	gone *entry // nil for what the log told
 }
 
 // Inventory is the set of targets of one account.
@@ -238,7 +239,7 @@ func (v *Inventory) weigh(out *Outcome) {
 func (v *Inventory) doubtful(kind eventv1.TargetKind, now time.Time) []Key {
 	var missing []*entry
 	for _, e := range v.targets {
-		if e.Kind == kind && e.misses >= missesToRemove && (!v.shrunk || now.Sub(e.missedSince) >= Patience) {
+		if e.Kind == kind && e.misses >= missesToRemove && !v.doubted(e, now) {
 			missing = append(missing, e)
 		}
 	}
@@ -252,6 +253,32 @@ func (v *Inventory) doubtful(kind eventv1.TargetKind, now time.Time) []Key {
 	return keys
 }
 
+// doubted reports whether e is kept because too much vanished with it.
+func (v *Inventory) doubted(e *entry, now time.Time) bool {
+	return v.shrunk && now.Sub(e.missedSince) < Patience
+}
+
+// Untold takes back an event that could not be told, so that the next list tells
+// it: what was found or changed is told as changed, what was gone is there until it
+// is doubted again.
+func (v *Inventory) Untold(e *eventv1.Event) {
+	key := Key{Kind: e.GetTarget().GetKind(), ID: e.GetTarget().GetId()}
+	known := v.targets[key]
+	switch fact := e.GetFact().(type) {
+	case *eventv1.Event_InventoryShrunk:
+		v.shrunk = fact.InventoryShrunk.GetOver()
+	case *eventv1.Event_TargetRemoved:
+		if was := v.removed[key].gone; was != nil && known == nil {
+			v.targets[key] = was
+			delete(v.removed, key)
+		}
+	default:
+		if known != nil {
+			known.told = time.Time{}
+		}
+	}
+}
+
 // Answered takes RunPod's answer, read at now, about a doubtful target. One that
 // exists after all is doubted again after three more lists without it.
 func (v *Inventory) Answered(key Key, exists bool, now time.Time) Outcome {
@@ -262,11 +289,13 @@ func (v *Inventory) Answered(key Key, exists bool, now time.Time) Outcome {
 		return out
 	case exists:
 		e.misses = 0
+	case v.doubted(e, now): // a large loss was seen since the question
+		return out
 	default:
 		delete(v.targets, key)
 		gone := v.event(e.Target)
 		gone.Id = event.RemovalID(gone.Target, e.last)
-		v.removed[key] = removal{id: gone.Id, at: now}
+		v.removed[key] = removal{id: gone.Id, at: now, gone: e}
 		gone.Fact = &eventv1.Event_TargetRemoved{TargetRemoved: &eventv1.TargetRemoved{}}
 		out.Events = append(out.Events, gone)
 		out.Removed = append(out.Removed, key)

@@ -208,6 +208,47 @@ func TestTheNumberOfTargetsIsBounded(t *testing.T) {
 	}
 }
 
+func TestWhatCouldNotBeToldIsToldByTheNextList(t *testing.T) {
+	inv := inventory.New("default", most)
+	untold := func(out inventory.Outcome) {
+		for _, e := range out.Events {
+			inv.Untold(e)
+		}
+	}
+	untold(inv.List(endpoint, seen("a", "b"), noon))
+	again := inv.List(endpoint, seen("a", "b"), noon)
+	if diff := cmp.Diff([]string{"target_changed a", "target_changed b"}, kinds(again)); diff != "" || again.Added != nil {
+		t.Errorf("after discoveries that found no room (-want +got):\n%s", diff)
+	}
+	for range 3 {
+		inv.List(endpoint, seen("b"), noon)
+	}
+	untold(inv.Answered(key("a"), false, noon))
+	if out := inv.List(endpoint, seen("b"), noon); len(out.Doubtful) != 1 {
+		t.Errorf("what was not told to be gone is not doubted again: %v", out.Doubtful)
+	}
+	if diff := cmp.Diff([]string{"target_removed a"}, kinds(inv.Answered(key("a"), false, noon))); diff != "" {
+		t.Errorf("the removal, again (-want +got):\n%s", diff)
+	}
+	inv.List(endpoint, seen(many(20)...), noon)
+	untold(inv.List(endpoint, seen("b"), noon))
+	if diff := cmp.Diff([]string{"inventory_shrunk default"}, kinds(inv.List(endpoint, seen("b"), noon))); diff != "" {
+		t.Errorf("a loss that could not be told (-want +got):\n%s", diff)
+	}
+}
+
+func TestALossThatIsSeenAfterTheQuestionKeepsItsTargets(t *testing.T) {
+	inv := inventory.New("default", most)
+	inv.List(endpoint, seen(many(20)...), noon)
+	for range 3 {
+		inv.List(endpoint, seen(many(19)...), noon) // one is gone
+	}
+	inv.List(endpoint, nil, noon) // and now all are, before RunPod has answered about the one
+	if out := inv.Answered(key("ep19"), false, noon); out.Events != nil || inv.Len() != 20 {
+		t.Errorf("told %v with %d targets left, want all kept", kinds(out), inv.Len())
+	}
+}
+
 func TestATargetThatComesBackIsNewsToTheLog(t *testing.T) {
 	inv := inventory.New("default", most)
 	before := inv.List(endpoint, seen("a"), noon).Events[0]
@@ -294,7 +335,7 @@ func TestALossIsGivenUpAfterADay(t *testing.T) {
 	}
 	var told []string
 	for _, k := range out.Doubtful {
-		told = append(told, kinds(inv.Answered(k, false, noon))...)
+		told = append(told, kinds(inv.Answered(k, false, noon.Add(inventory.Patience)))...)
 	}
 	if !slices.Contains(told, "inventory_shrunk default") || inv.Len() != 0 {
 		t.Errorf("told %v with %d targets left, want all removed and the loss over", told, inv.Len())

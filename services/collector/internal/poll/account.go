@@ -8,6 +8,7 @@ package poll
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,6 +84,7 @@ type Account struct {
 	listed    map[string]string    // guarded by mu: where an endpoint's health is by the last list, by id
 	health    map[string]condition // guarded by mu: endpoints that were polled, by id
 	failures  map[string]int       // guarded by mu: failures in a row by schedule
+	wishes    map[string]time.Time // guarded by mu: until when RunPod wishes not to be asked, by schedule
 	podsFail  bool                 // guarded by mu: the last list of pods failed
 	unread    map[string]bool      // guarded by mu: pods that the last list had and that could not be read
 	streak    int                  // guarded by mu: failures in a row of all endpoints
@@ -98,6 +100,7 @@ func NewAccount(opts Options, inv *inventory.Inventory) *Account {
 		listed:    map[string]string{},
 		health:    map[string]condition{},
 		failures:  map[string]int{},
+		wishes:    map[string]time.Time{},
 	}
 }
 
@@ -230,16 +233,30 @@ func (a *Account) slotAfter(key string) time.Time {
 func (a *Account) after(key string, f *Failure) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if f == nil {
+	delete(a.wishes, key)
+	if f == nil || !a.scheduled(key) {
 		delete(a.failures, key)
 		return a.slotAfter(key)
 	}
 	a.failures[key]++
-	if f.Refused() || a.failures[key] == 1 && f.RetryAfter == 0 {
+	now := a.opts.Clock.Now()
+	if f.RetryAfter > 0 {
+		a.wishes[key] = now.Add(min(f.RetryAfter, longestWish))
+	} else if f.Refused() || a.failures[key] == 1 {
 		return a.slotAfter(key)
 	}
-	pause := Backoff(a.interval(key), a.opts.MaxBackoff, a.failures[key], f.RetryAfter, a.opts.Jitter())
-	return a.opts.Clock.Now().Add(pause)
+	return now.Add(Backoff(a.interval(key), a.opts.MaxBackoff, a.failures[key], f.RetryAfter, a.opts.Jitter()))
+}
+
+// scheduled reports whether a schedule is one of the lists' or of an endpoint that
+// is known; the caller holds mu.
+func (a *Account) scheduled(key string) bool {
+	id, ofEndpoint := strings.CutPrefix(key, endpointPrefix)
+	if !ofEndpoint {
+		return true
+	}
+	_, known := a.inventory.Target(inventory.Key{Kind: endpointKind, ID: id})
+	return known
 }
 
 // condition is how the last poll of an endpoint's health went.
@@ -256,19 +273,32 @@ const (
 // make an outage.
 const recoveryStreak = 3
 
-// note records how the poll of an endpoint went. When nothing had worked for a
-// while and now something does, RunPod is back: no target waits out its pause.
-func (a *Account) note(endpoint string, c condition) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.health[endpoint] = c
-	if c == failing {
-		a.streak++
+// note records how the poll of an endpoint went; the caller holds mu. When nothing
+// had worked for a while and now something does, RunPod is back: no target waits out
+// its pause, but those for which RunPod asked for one. Calls that were too many are
+// no sign of an outage, and would be too many again.
+func (a *Account) note(endpoint string, f *Failure) {
+	switch {
+	case f == nil:
+		a.health[endpoint] = answering
+	case f.Gone():
+		a.health[endpoint] = unknown
+	default:
+		a.health[endpoint] = failing
+		if !f.Limited() {
+			a.streak++
+		}
 		return
 	}
 	if a.streak >= max(recoveryStreak, len(a.health)/2) {
 		now := a.opts.Clock.Now()
-		a.queue.Hasten(func(key string) time.Time { return NextSlot(now, key, a.interval(key)) })
+		a.queue.Hasten(func(key string) time.Time {
+			next := NextSlot(now, key, a.interval(key))
+			if wish := a.wishes[key]; wish.After(next) {
+				return wish
+			}
+			return next
+		})
 	}
 	a.streak = 0
 }

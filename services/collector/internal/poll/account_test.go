@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -31,6 +30,8 @@ type api struct {
 	down               error               // guarded by mu: what every call returns
 	listDown           error               // guarded by mu: what the lists return
 	took               time.Duration       // guarded by mu: how long a call takes
+	special            map[string]error    // guarded by mu: what a call of this name returns
+	hidden             string              // guarded by mu: an endpoint that the list lacks although its health answers
 	asked              map[string]int      // guarded by mu
 }
 
@@ -47,6 +48,9 @@ func (a *api) call(ctx context.Context, name string, isList bool) error {
 	err, took := a.down, a.took
 	if err == nil && isList {
 		err = a.listDown
+	}
+	if err == nil {
+		err = a.special[name]
 	}
 	a.mu.Unlock()
 	select {
@@ -67,7 +71,8 @@ func (a *api) Endpoints(ctx context.Context) (runpod.List[runpod.Endpoint], erro
 	err := a.call(ctx, "endpoints", true)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return runpod.List[runpod.Endpoint]{Items: a.endpoints, Unreadable: a.unread}, err
+	items := slices.DeleteFunc(slices.Clone(a.endpoints), func(e runpod.Endpoint) bool { return e.ID == a.hidden })
+	return runpod.List[runpod.Endpoint]{Items: items, Unreadable: a.unread}, err
 }
 
 func (a *api) Pods(ctx context.Context) (runpod.List[runpod.Pod], error) {
@@ -92,6 +97,9 @@ func (a *api) Health(ctx context.Context, e runpod.Endpoint) (runpod.Health, err
 	if err := a.call(ctx, "health", false); err != nil {
 		return runpod.Health{}, err
 	}
+	if err := a.call(ctx, "health "+e.ID, false); err != nil {
+		return runpod.Health{}, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, known := range a.endpoints {
@@ -113,6 +121,7 @@ type world struct {
 
 	mu     sync.Mutex
 	events []*eventv1.Event // guarded by mu
+	full   bool             // guarded by mu: there is no room for facts about the inventory
 }
 
 // watch runs an account of n endpoints and one pod until the test ends.
@@ -127,6 +136,9 @@ func watch(t *testing.T, n int) *world {
 		Publish: func(e *eventv1.Event, _ time.Time) bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			if w.full && e.GetId() != "" {
+				return false
+			}
 			w.events = append(w.events, e)
 			return true
 		},
@@ -330,105 +342,37 @@ func TestTheHeartBeatsWhileEveryCallHangs(t *testing.T) {
 	})
 }
 
-func TestAnEndpointThatIsGoneIsPolledNoMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := watch(t, 10)
-		w.in(time.Minute)
-		w.set(func(a *api) { a.endpoints = a.endpoints[1:] })
-		events := w.in(5 * time.Minute)
-		if got := count(events)["target_removed"]; got != 1 || w.calls("endpoint ep0") != 1 {
-			t.Fatalf("%d removals after %d questions", got, w.calls("endpoint ep0"))
-		}
-		for _, e := range w.in(5 * time.Minute) {
-			if e.GetTarget().GetId() == "ep0" {
-				t.Errorf("after its removal: %v", e)
-			}
-		}
-		if got := last(t, w.in(time.Minute)); got.GetTargets() != 10 {
-			t.Errorf("%d targets, want 10", got.GetTargets())
-		}
-	})
-}
-
-func TestALossThatIsDoubtedKeepsAllTargets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := watch(t, 10)
-		w.in(time.Minute)
-		w.set(func(a *api) { a.endpoints = nil })
-		got := count(w.in(time.Hour))
-		if got["inventory_shrunk"] != 1 || got["target_removed"] != 0 {
-			t.Errorf("events of the loss: %v", got)
-		}
-		if n := len(w.account.Targets()); n != 11 {
-			t.Errorf("%d targets are left of 11", n)
-		}
-	})
-}
-
-func TestTargetsBeyondTheBoundAreToldAndNotWatched(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := watch(t, most+5)
-		events := w.in(2 * time.Minute)
-		detail := "list endpoints: too large (200): 6 of 65 are not watched: 60 targets are, which is collector.max_targets; raise it and start the collector anew"
-		if w.account.Targets()[most-1].Kind != eventv1.TargetKind_TARGET_KIND_POD { // the pod was listed first
-			detail = strings.Replace(detail, "6 of 65", "5 of 65", 1)
-		}
-		sampled, told := map[string]bool{}, 0
-		for _, e := range events {
-			if e.GetHealthSampled() != nil || e.GetGpuSampled() != nil {
-				sampled[e.GetTarget().GetId()] = true
-			}
-			if f := e.GetPollFailed(); f.GetKind() == eventv1.PollKind_POLL_KIND_ENDPOINTS {
-				told++
-				if f.GetReason() != eventv1.PollFailureReason_POLL_FAILURE_REASON_TOO_LARGE || f.GetDetail() != detail {
-					t.Errorf("told %v, want %s", f, detail)
+func TestAStormOfRefusalsIsNotAnsweredByOneOfCalls(t *testing.T) {
+	for name, test := range map[string]struct {
+		storm  *runpod.Error
+		longer int // polls of 20 endpoints in the 10 minutes after one was answered
+	}{
+		"too many calls, which RunPod wishes to pause": {&runpod.Error{Kind: runpod.RateLimited, Status: 429, RetryAfter: 14 * time.Minute}, 60},
+		"too many calls": {&runpod.Error{Kind: runpod.RateLimited, Status: 429}, 120},
+		"an outage that RunPod knows the length of": {&runpod.Error{Kind: runpod.Server, Status: 503, RetryAfter: 14 * time.Minute}, 60},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := watch(t, 20)
+				w.in(time.Minute)
+				w.set(func(a *api) { a.down = test.storm })
+				w.in(30 * time.Minute)
+				w.set(func(a *api) { // one of them is heard again
+					a.down, a.special = nil, map[string]error{}
+					for i := range 19 {
+						a.special[fmt.Sprintf("health ep%d", i)] = test.storm
+					}
+				})
+				for w.calls("health ep19") < 90 && count(w.in(15 * time.Second))["health_sampled"] == 0 {
 				}
-			}
-		}
-		if len(sampled) != most || told != 2 || last(t, events).GetTargets() != most {
-			t.Errorf("%d targets were sampled, told %d times, heartbeat %v; want %d and 2", len(sampled), told, last(t, events), most)
-		}
-		if n := w.counted(t, "tocsin_collector_targets_refused_total"); n < 18 { // six at each of three lists of endpoints, or five of these and the pod at each of five of pods
-			t.Errorf("%v refusals were counted, want those of each list", n)
-		}
-	})
-}
-
-func TestAnEntryThatCannotBeReadIsToldAndItsTargetKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := watch(t, 10)
-		w.set(func(a *api) { a.pods = append(a.pods, runpod.Pod{ID: "odd", Status: runpod.PodRunning}) })
-		w.in(time.Minute)
-		w.set(func(a *api) {
-			a.endpoints = slices.Clone(a.endpoints[:9])
-			a.unread = []runpod.Unreadable{{ID: "ep9", Detail: "endpoints[9]: name is a JSON number"}, {ID: "never seen", Detail: "x"}}
-			a.pods, a.unreadPods = a.pods[:1], []runpod.Unreadable{{ID: "odd", Detail: "pods[1]: status is missing"}}
+				before := w.calls("health")
+				w.in(10 * time.Minute)
+				if n := w.calls("health") - before - 40; n > test.longer {
+					t.Errorf("the other 19 were polled %d times in ten minutes, want at most %d", n, test.longer)
+				}
+			})
 		})
-		events := w.in(10 * time.Minute)
-		told := map[eventv1.PollKind]int{}
-		for _, e := range events {
-			if f := e.GetPollFailed(); f != nil && e.GetTarget().GetKind() == eventv1.TargetKind_TARGET_KIND_ACCOUNT {
-				told[f.GetKind()]++
-				want := map[eventv1.PollKind]string{
-					eventv1.PollKind_POLL_KIND_ENDPOINTS: "list endpoints: malformed (200): 2 of 11 cannot be read and stay as they were known: endpoints[9]: name is a JSON number",
-					eventv1.PollKind_POLL_KIND_PODS:      "list pods: malformed (200): 1 of 2 cannot be read and stay as they were known: pods[1]: status is missing",
-				}[f.GetKind()]
-				if f.GetReason() != eventv1.PollFailureReason_POLL_FAILURE_REASON_MALFORMED || f.GetDetail() != want {
-					t.Errorf("told %v, want %s", f, want)
-				}
-			}
-		}
-		if told[eventv1.PollKind_POLL_KIND_ENDPOINTS] != 10 || told[eventv1.PollKind_POLL_KIND_PODS] != 20 {
-			t.Errorf("told %v, want each list once", told)
-		}
-		got := count(events)
-		if got["target_removed"]+got["inventory_shrunk"]+got["target_discovered"] != 0 || got["gpu_sampled"] != 20 {
-			t.Errorf("events of ten minutes: %v, want the other pod's samples and no removal", got)
-		}
-		if p := last(t, events); p.GetTargets() != 12 || p.GetTargetsFailing() != 1 || p.GetFailed() != 0 {
-			t.Errorf("heartbeat is %v, want 12 targets, the pod failing", p)
-		}
-	})
+	}
 }
 
 func TestFailureOf(t *testing.T) {

@@ -52,18 +52,24 @@ func (a *Account) pollHealth(ctx context.Context, id string, slot time.Time) *Fa
 		return nil
 	}
 	about := a.about(target)
+	e := healthSampled(about, health, slot, a.opts.Health)
 	if failure != nil {
-		if failure.Gone() {
-			a.note(id, unknown)
-		} else {
-			a.note(id, failing)
-		}
-		a.opts.Publish(failure.Event(about, eventv1.PollKind_POLL_KIND_HEALTH, slot), read)
-		return failure
+		e = failure.Event(about, eventv1.PollKind_POLL_KIND_HEALTH, slot)
 	}
-	a.note(id, answering)
-	a.opts.Publish(healthSampled(about, health, slot, a.opts.Health), read)
-	return nil
+	a.tell(id, failure, e, read)
+	return failure
+}
+
+// tell publishes what a poll of an endpoint gave, unless the endpoint was removed
+// while it was asked: nothing may follow its removal.
+func (a *Account) tell(id string, failure *Failure, e *eventv1.Event, read time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.inventory.Target(inventory.Key{Kind: endpointKind, ID: id}); !known {
+		return
+	}
+	a.note(id, failure)
+	a.opts.Publish(e, read)
 }
 
 // pollEndpoints reads the list of endpoints.
@@ -192,8 +198,9 @@ func (a *Account) listFailed(f *Failure, kind eventv1.PollKind, slot, read time.
 	a.opts.Publish(f.Event(inventory.AccountTarget(a.opts.Account), kind, slot), read)
 }
 
-// ask asks RunPod of each doubtful target whether it exists. Any answer but yes
-// and no leaves the rest for the next list.
+// ask asks RunPod of each doubtful target whether it exists. An answer but yes and
+// no leaves that target for the next list; one that is not about it leaves the rest
+// as well.
 func (a *Account) ask(ctx context.Context, doubtful []inventory.Key) {
 	for _, key := range doubtful[:min(len(doubtful), maxDoubts)] {
 		began := time.Now()
@@ -203,8 +210,11 @@ func (a *Account) ask(ctx context.Context, doubtful []inventory.Key) {
 			return
 		}
 		a.opts.Metrics.Observe("check", began, f, failed)
-		if failed && !f.Gone() {
+		switch {
+		case failed && f.General():
 			return
+		case failed && !f.Gone():
+			continue
 		}
 		read := time.Now()
 		a.mu.Lock()
@@ -226,7 +236,9 @@ func (a *Account) exists(ctx context.Context, key inventory.Key) error {
 // apply publishes what the inventory decided and begins and ends schedules.
 func (a *Account) apply(out inventory.Outcome, read time.Time) {
 	for _, e := range out.Events {
-		a.opts.Publish(e, read)
+		if !a.opts.Publish(e, read) {
+			a.untold(&out, e)
+		}
 		if shrunk := e.GetInventoryShrunk(); shrunk != nil {
 			a.opts.Log.Warn("inventory shrunk", "known", shrunk.GetKnown(), "vanished", shrunk.GetVanished(), "over", shrunk.GetOver())
 		}
@@ -244,6 +256,16 @@ func (a *Account) apply(out inventory.Outcome, read time.Time) {
 	}
 }
 
+// untold takes back what found no room on its way to the log.
+func (a *Account) untold(out *inventory.Outcome, e *eventv1.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inventory.Untold(e)
+	if e.GetTargetRemoved() != nil {
+		out.Removed = nil // an answer about a target removes that one alone
+	}
+}
+
 func (a *Account) forget(key inventory.Key) {
 	if key.Kind != endpointKind {
 		return
@@ -255,6 +277,7 @@ func (a *Account) forget(key inventory.Key) {
 	delete(a.listed, key.ID)
 	delete(a.health, key.ID)
 	delete(a.failures, schedule)
+	delete(a.wishes, schedule)
 }
 
 func (a *Account) about(t inventory.Target) *eventv1.Target {

@@ -71,6 +71,23 @@ func (f Failure) Gone() bool {
 	return f.Reason == eventv1.PollFailureReason_POLL_FAILURE_REASON_NOT_FOUND
 }
 
+// General reports whether the cause lies with the way to RunPod or the key, so that
+// any other call fails as well.
+func (f Failure) General() bool {
+	switch f.Reason {
+	case eventv1.PollFailureReason_POLL_FAILURE_REASON_UNAUTHORIZED, eventv1.PollFailureReason_POLL_FAILURE_REASON_RATE_LIMITED,
+		eventv1.PollFailureReason_POLL_FAILURE_REASON_TIMEOUT, eventv1.PollFailureReason_POLL_FAILURE_REASON_NETWORK:
+		return true
+	default:
+		return false
+	}
+}
+
+// Limited reports whether RunPod, or the quota, asks for fewer calls.
+func (f Failure) Limited() bool {
+	return f.Reason == eventv1.PollFailureReason_POLL_FAILURE_REASON_RATE_LIMITED
+}
+
 // Refused reports whether the key is the cause: waiting cures nothing, and a
 // refusal costs RunPod little, so that no pause follows.
 func (f Failure) Refused() bool {
