@@ -65,6 +65,13 @@ const (
 	// connectTimeout bounds the TCP connect and, apart from it, the TLS
 	// handshake: half a call's time at most.
 	connectTimeout = 5 * time.Second
+	// pingAfter is how long a connection may be silent before it is asked for a sign
+	// of life, and pingTimeout how long that may take. HTTP/2 puts all calls on one
+	// connection: when a router forgets it, no call has an answer until the system
+	// gives it up, which takes a quarter of an hour. So it takes 20 s: one round of
+	// health of 15 s fails, or two.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
 	// idleConnTimeout keeps connections over the 60 s between two inventories.
 	idleConnTimeout = 90 * time.Second
 )
@@ -223,6 +230,7 @@ func newTransport(conns int) *http.Transport {
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    connectTimeout,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		MaxIdleConns:           2 * max(conns, 0), // two hosts
 		MaxIdleConnsPerHost:    max(conns, 0),
 		IdleConnTimeout:        idleConnTimeout,
@@ -231,24 +239,6 @@ func newTransport(conns int) *http.Transport {
 		// read from the wire.
 		DisableCompression: true,
 	}
-}
-
-// parseBase accepts an http or https URL with a host and a path, nothing else.
-func parseBase(raw string) (*url.URL, error) {
-	u, err := url.Parse(strings.TrimRight(raw, "/"))
-	switch {
-	case err != nil:
-		return nil, errors.New("not a URL")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, errors.New("must begin with https:// or http://")
-	case u.Host == "":
-		return nil, errors.New("has no host")
-	case u.User != nil:
-		return nil, errors.New("must not hold a user or password")
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("must not have a query or fragment")
-	}
-	return u, nil
 }
 
 // Endpoints lists all serverless endpoints of the account. It is an error when not
@@ -368,44 +358,4 @@ func (c *Client) JobStatus(ctx context.Context, endpointID, jobID string) (Job, 
 	}
 	j.ID = jobID
 	return j, nil
-}
-
-// HealthURL returns the URL that [Client.Health] reads for e. The URL that the
-// inventory names is used only on the scheme and host of the configured
-// ServerlessURL, because the key goes with the call: an answer must not be able
-// to send it to a host that the operator did not configure. Otherwise the URL is
-// built from ServerlessURL and the second result is false.
-func (c *Client) HealthURL(e Endpoint) (target string, fromInventory bool) {
-	u, err := url.Parse(e.HealthURL)
-	if err == nil && e.HealthURL != "" && u.Scheme == c.serverless.Scheme && u.Host == c.serverless.Host &&
-		u.User == nil && u.RawQuery == "" && u.Fragment == "" {
-		return u.String(), true
-	}
-	return join(c.serverless, e.ID, "health"), false
-}
-
-func (c *Client) restURL(path ...string) string { return join(c.rest, path...) }
-
-// join appends path elements to base, each escaped as one element.
-func join(base *url.URL, path ...string) string {
-	var b strings.Builder
-	b.WriteString(base.String())
-	for _, p := range path {
-		b.WriteByte('/')
-		b.WriteString(url.PathEscape(p))
-	}
-	return b.String()
-}
-
-// maxIDBytes bounds an id. RunPod's have up to 45 bytes.
-const maxIDBytes = 256
-
-// checkID refuses ids that would change which path is called.
-func checkID(op string, ids ...string) error {
-	for _, id := range ids {
-		if id == "" || id == "." || id == ".." || len(id) > maxIDBytes {
-			return &Error{Op: op, Kind: NotFound, Detail: "no such id is possible"}
-		}
-	}
-	return nil
 }
