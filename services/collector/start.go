@@ -100,6 +100,7 @@ func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, inv *inventor
 		err := readKind(ctx, conn, kind, from, func(d bus.Delivery, e *eventv1.Event) {
 			if e.GetTarget().GetAccount() == account {
 				tracker.Replay(e.GetTarget().GetId(), e, d.Time)
+				tracker.Forget(d.Time) // the log may hold more than fits
 			}
 		})
 		if err != nil {

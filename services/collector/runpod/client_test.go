@@ -392,7 +392,7 @@ func TestAKeyOfAnyShapeIsHiddenAndAShortOneManglesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hooked, err := runpod.ReadJob(strings.NewReader(body), 1<<20, key(test.key))
+		hooked, err := runpod.ReadJob(strings.NewReader(body), 1<<20, 1<<20, key(test.key))
 		if err != nil {
 			t.Fatal(err)
 		}

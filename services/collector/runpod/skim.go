@@ -11,12 +11,12 @@ import (
 
 // ReadJob reads a job as RunPod's status route and completion webhook send it.
 // Input and output are passed over while r is read, so they cost no memory. It
-// reads at most maxBytes and keeps at most 1 MiB of them; longer input, like
+// reads at most maxBytes and keeps at most maxKept of them; longer input, like
 // input that is not a job, is an error of kind [TooLarge] or [Malformed]. The id
 // is empty when r has none. Wherever key stands it is redacted.
-func ReadJob(r io.Reader, maxBytes int64, key Secret) (Job, error) {
+func ReadJob(r io.Reader, maxBytes, maxKept int64, key Secret) (Job, error) {
 	const op = "decode job"
-	body, err := readBody(r, call{limit: maxBytes, skim: true}, defaultMaxItemBytes)
+	body, err := readBody(r, call{limit: maxBytes, skim: true}, maxKept)
 	if err != nil {
 		kind := Network
 		if errors.Is(err, errTooLarge) {

@@ -66,7 +66,7 @@ func TestSkimCutsLongStringsBetweenCharacters(t *testing.T) {
 func TestReadJob(t *testing.T) {
 	t.Parallel()
 	const webhook = `{"delayTime":5,"executionTime":7,"id":"j-u1","input":{"prompt":"private"},"output":{"x":1},"status":"COMPLETED","webhook":"https://x/y"}`
-	j, err := ReadJob(strings.NewReader(webhook), 1<<20, plain(""))
+	j, err := ReadJob(strings.NewReader(webhook), 1<<20, 1<<20, plain(""))
 	if err != nil || j.ID != "j-u1" || j.Status != JobCompleted {
 		t.Errorf("job %+v, %v", j, err)
 	}
@@ -79,11 +79,11 @@ func TestReadJob(t *testing.T) {
 		"text":             {"hello", 100, Malformed},
 		"beyond the bound": {webhook, 20, TooLarge},
 	} {
-		if _, err := ReadJob(strings.NewReader(test.body), test.max, plain("")); KindOf(err) != test.want {
+		if _, err := ReadJob(strings.NewReader(test.body), test.max, 1<<20, plain("")); KindOf(err) != test.want {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
 	}
-	if _, err := ReadJob(iotest.ErrReader(bytes.ErrTooLarge), 100, plain("")); KindOf(err) != Network {
+	if _, err := ReadJob(iotest.ErrReader(bytes.ErrTooLarge), 100, 100, plain("")); KindOf(err) != Network {
 		t.Errorf("a broken reader: %v, want %s", err, Network)
 	}
 }

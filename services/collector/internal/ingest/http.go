@@ -22,8 +22,14 @@ const (
 	// up to 20 MB; a MiB more holds what stands beside them.
 	maxWebhook = 21 << 20
 	// maxReading bounds the webhooks that are read at once. Each keeps at most
-	// 1 MiB, whatever its length.
-	maxReading = 32
+	// 320 KiB, whatever its length: 80 MiB if all did, where they usually keep
+	// some hundred bytes. It is large, because one that arrives slowly must not
+	// hold up the others.
+	maxReading = 256
+	// maxWebhookKept is a long error, which is cut at 256 KiB, and the rest.
+	maxWebhookKept = 320 << 10
+	// turnTime is how long a webhook waits to be read when that many are.
+	turnTime = time.Second
 	// settleTime is how long the answer to a webhook waits for the event log,
 	// which takes some milliseconds. RunPod is not kept waiting for one that is
 	// away: it would give a webhook up after three answers that are no 200.
@@ -89,13 +95,15 @@ func (s *Service) postWebhook(w http.ResponseWriter, r *http.Request) error {
 
 // takeWebhook reads a webhook and returns what came of it.
 func (s *Service) takeWebhook(r *http.Request, endpoint string) string {
+	patient, cancel := context.WithTimeout(r.Context(), turnTime)
+	defer cancel()
 	select {
 	case s.reading <- struct{}{}:
 		defer func() { <-s.reading }()
-	case <-r.Context().Done():
-		return "broken"
+	case <-patient.Done():
+		return "busy"
 	}
-	j, err := runpod.ReadJob(r.Body, maxWebhook, s.opts.APIKey)
+	j, err := runpod.ReadJob(r.Body, maxWebhook, maxWebhookKept, s.opts.APIKey)
 	switch runpod.KindOf(err) {
 	case "":
 	case runpod.TooLarge:
@@ -105,7 +113,7 @@ func (s *Service) takeWebhook(r *http.Request, endpoint string) string {
 	default:
 		return "broken"
 	}
-	if err := s.opts.Jobs.Webhook(endpoint, j); err != nil {
+	if !validID(j.ID) || s.opts.Jobs.Webhook(endpoint, j) != nil {
 		return "no_job"
 	}
 	return "ok"

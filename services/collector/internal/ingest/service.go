@@ -67,7 +67,7 @@ func NewService(opts Options) *Service {
 		opts: opts,
 		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_collector_webhooks_total",
-			Help: "Webhooks by what came of them: ok, unknown_token, malformed, too_large, broken, no_job.",
+			Help: "Webhooks by what came of them: ok, unknown_token, malformed, too_large, broken, busy, no_job.",
 		}, []string{"result"}),
 		reading: make(chan struct{}, maxReading),
 	}

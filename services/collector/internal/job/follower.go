@@ -247,10 +247,13 @@ func (f *Follower) schedule(key Key) {
 	if !open {
 		return
 	}
-	f.queue.Put(key.Endpoint+"/"+key.ID, due, func(ctx context.Context, slot time.Time) time.Time {
+	f.queue.Put(key.schedule(), due, func(ctx context.Context, slot time.Time) time.Time {
 		return f.poll(ctx, key, slot)
 	})
 }
+
+// schedule returns the name of the job's schedule. Either id may hold a slash.
+func (k Key) schedule() string { return fmt.Sprintf("%d/%s/%s", len(k.Endpoint), k.Endpoint, k.ID) }
 
 // next returns when an open job is to be polled.
 func (f *Follower) next(key Key) (time.Time, bool) {
@@ -327,7 +330,7 @@ func (f *Follower) failed(key Key, target *eventv1.Target, failure poll.Failure,
 	if tell {
 		f.opts.Publish(failure.Event(target, eventv1.PollKind_POLL_KIND_JOB, slot), read)
 	}
-	pause := poll.Backoff(f.opts.Bounds.Fast, f.opts.MaxBackoff, failures, failure.RetryAfter, f.opts.Jitter())
+	pause := poll.Backoff(within(key, f.opts.Bounds.Fast), within(key, f.opts.MaxBackoff), failures, failure.RetryAfter, f.opts.Jitter())
 	return f.opts.Clock.Show(read.Add(pause))
 }
 

@@ -221,9 +221,9 @@ func (t *Tracker) Next(key Key, now time.Time) (time.Time, bool) {
 		t.drop(j)
 		return time.Time{}, false
 	case age < FastPhase:
-		return now.Add(t.opts.Fast), true
+		return now.Add(within(key, t.opts.Fast)), true
 	default:
-		return now.Add(t.opts.Slow), true
+		return now.Add(within(key, t.opts.Slow)), true
 	}
 }
 
