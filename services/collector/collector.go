@@ -189,6 +189,8 @@ func watch(
 		MaxBackoff: cfg.MaxBackoff, FailureEvery: cfg.HealthInterval, Workers: jobWorkers,
 		Jitter: rand.Float64, Polls: polls, Metrics: job.NewMetrics(opts.Registerer), Log: log,
 	}, tracker)
+	poll.RegisterLag(opts.Registerer, "targets", targets.Late)
+	poll.RegisterLag(opts.Registerer, "jobs", jobs.Late)
 	service := ingest.NewService(ingest.Options{
 		Account: account, Jobs: jobs, Directory: directory, Token: secrets.token, APIKey: secrets.key,
 		Settle: func(ctx context.Context, endpoint string) {

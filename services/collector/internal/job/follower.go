@@ -96,6 +96,9 @@ func (f *Follower) Run(ctx context.Context) {
 	f.queue.Run(ctx)
 }
 
+// Late returns by how much the poll that is due longest is late.
+func (f *Follower) Late() time.Duration { return f.queue.Late() }
+
 // Oldest returns when the following of the job that is followed longest began,
 // and false when none is.
 func (f *Follower) Oldest() (time.Time, bool) {

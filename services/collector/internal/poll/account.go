@@ -107,6 +107,9 @@ func NewAccount(opts Options, inv *inventory.Inventory) *Account {
 // Round counts polls of the account that others make, such as those of jobs.
 func (a *Account) Round() *Round { return &a.round }
 
+// Late returns by how much the poll that is due longest is late.
+func (a *Account) Late() time.Duration { return a.queue.Late() }
+
 // Target returns what is known of a target.
 func (a *Account) Target(key inventory.Key) (inventory.Target, bool) {
 	a.mu.Lock()

@@ -39,6 +39,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
+// RegisterLag registers with r how late the polls of a sort are.
+func RegisterLag(r prometheus.Registerer, polls string, late func() time.Duration) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "tocsin_collector_poll_lag_seconds",
+		Help:        "By how much the poll that is due longest is late: where it grows, collector.max_concurrent calls are too few.",
+		ConstLabels: prometheus.Labels{"polls": polls},
+	}, func() float64 { return late().Seconds() }))
+}
+
 // Observe counts a poll of a kind that began at began and failed with f; failed
 // is false for one that was answered.
 func (m *Metrics) Observe(kind string, began time.Time, f Failure, failed bool) {

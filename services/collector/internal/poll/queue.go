@@ -92,6 +92,16 @@ func (q *Queue) Len() int {
 	return len(q.items)
 }
 
+// Late returns by how much the call that is due longest is late, 0 when none is due.
+func (q *Queue) Late() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.due) == 0 {
+		return 0
+	}
+	return max(q.clock.Now().Sub(q.due[0].due), 0)
+}
+
 // Run makes the calls until ctx ends, and returns when the last one has.
 func (q *Queue) Run(ctx context.Context) {
 	var calls sync.WaitGroup

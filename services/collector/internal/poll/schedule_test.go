@@ -109,6 +109,9 @@ func TestAQueueCallsEachWhenItIsDue(t *testing.T) {
 				return slot.Add(interval)
 			}
 		}
+		if late := q.Late(); late != 0 {
+			t.Errorf("nothing is %v late", late)
+		}
 		q.Put("slow", began.Add(10*time.Second), every("slow", 20*time.Second))
 		q.Put("fast", began.Add(5*time.Second), every("fast", 10*time.Second))
 		q.Put("fast", began, every("other", time.Second)) // it is there already
@@ -169,6 +172,9 @@ func TestAQueueBoundsItsCallsAndWaitsForThem(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { q.Run(ctx); close(ended) }()
 		time.Sleep(1500 * time.Millisecond)
+		if late := q.Late(); late != 1500*time.Millisecond { // four still wait
+			t.Errorf("the call that is due longest is %v late, want 1.5 s", late)
+		}
 		cancel() // three ended, three are in progress
 		<-ended
 		if most != 3 || running != 0 || done != 6 {
