@@ -38,9 +38,18 @@ test: redis ## Install what the tests need and run them all
 redis:
 	@test/install redis-server
 
+# ONLY, COMPARE, JSON and PROFILE are for make bench; FLAGS passes on anything
+# else that its -help tells.
+JSON ?= .tmp/bench.json
 .PHONY: bench
-bench: redis ## Run the benchmarks
-	go test -run '^$$' -bench . -benchmem work
+bench: redis ## Measure Tocsin as a whole (ONLY=latency runs one, COMPARE=old.json shows both, PROFILE=dir writes profiles)
+	@mkdir -p $(BIN)
+	@go build -o $(BIN)/bench ./test/bench
+	@$(BIN)/bench -json $(JSON) $(if $(ONLY),-only $(ONLY)) $(if $(COMPARE),-compare $(COMPARE)) $(if $(PROFILE),-profile $(PROFILE)) $(FLAGS)
+
+.PHONY: bench-parts
+bench-parts: redis ## Run the Go benchmarks of single parts
+	go test -run '^$$' -bench . -benchmem ./internal/... ./services/alerter/... ./services/notifier/...
 
 .PHONY: gen
 gen: export GOWORK = off

@@ -46,7 +46,7 @@ var owners = []struct {
 	who  []string
 	why  string
 }{
-	{"github.com/nats-io/nats.go", []string{module + "internal/bus"}, "one place knows the traps of JetStream"},
+	{"github.com/nats-io/nats.go", []string{module + "internal/bus", module + "test/bench/internal/durable"}, "one place knows the traps of JetStream; the other measures against it"},
 	{"github.com/nats-io/nats-server", []string{module + "internal/servertest", module + "cmd/tocsin/internal/embedded"}, "servers run in tests and in the all-in-one"},
 	{"github.com/redis/go-redis", []string{module + "services/alerter/internal/state"}, "only the alerter's state lives in Redis"},
 	{"cel.dev/cel-go", []string{module + "services/alerter/internal/expr"}, "the expression language can be replaced in one place"},

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tocsin-dev/tocsin/test/bench/internal/facts"
+	"github.com/tocsin-dev/tocsin/test/bench/internal/report"
+)
+
+// memory measures what a target costs in the alerter and in Redis when the
+// default rules have seen so many polls of it: what is reachable on the heap
+// after a collection, and what Redis has allocated, less what both had before
+// the first target. Beside it stands what each process holds.
+func memory(ctx context.Context, s *suite) (err error) {
+	w, err := s.world(ctx, false, false, s.current)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	fleet := facts.Fleet{Targets: s.sizes.memory}
+	a, err := w.alerter(ctx, "alerter", nil)
+	if err != nil {
+		return err
+	}
+	if err := w.settle(ctx, a); err != nil {
+		return err
+	}
+	heap, err := a.Memory(ctx)
+	if err != nil {
+		return err
+	}
+	used, err := w.Redis.UsedMemory(ctx)
+	if err != nil {
+		return err
+	}
+	if err := fleet.Discover(ctx, w.conn); err != nil {
+		return err
+	}
+	log, err := w.fill(ctx, fleet, s.sizes.history)
+	if err != nil {
+		return err
+	}
+	s.progress.step("the alerter applies them")
+	if err := a.await(ctx, log.last); err != nil {
+		return err
+	}
+	// What is in use is read before the collection that Memory makes.
+	heapAfter, err := a.Memory(ctx)
+	if err != nil {
+		return err
+	}
+	usedAfter, err := w.Redis.UsedMemory(ctx)
+	if err != nil {
+		return err
+	}
+	stop, err := w.Profile(ctx, 0, a.Service, w.notifier)
+	if err != nil {
+		return err
+	}
+	if err := stop(); err != nil {
+		return err
+	}
+	setting := fmt.Sprintf("%d targets, %d polls of each", fleet.Targets, s.sizes.history)
+	per := func(name string, before, after float64) {
+		s.add(setting, report.Figure{
+			Name: name, Value: (after - before) / float64(fleet.Targets) / 1024, Unit: report.KiB, Goal: new(10.0),
+		})
+	}
+	per("alerter, per target", float64(heap.Live), float64(heapAfter.Live))
+	per("Redis, per target", used, usedAfter)
+	s.add(setting, report.Figure{Name: "alerter, heap in use", Value: float64(heapAfter.InUse) / (1 << 20), Unit: report.MiB})
+	s.addHeld(setting, w)
+	return nil
+}
+
+// addHeld adds what each process held at most.
+func (s *suite) addHeld(setting string, w *world) {
+	usage := w.Usage()
+	for _, name := range []string{"alerter", "notifier", "nats", "redis"} {
+		if peak := usage[name].Peak; peak > 0 { // else the system does not tell
+			s.add(setting, report.Figure{Name: "peak memory of " + name, Value: float64(peak) / (1 << 20), Unit: report.MiB})
+		}
+	}
+}
