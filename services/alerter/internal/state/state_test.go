@@ -24,14 +24,14 @@ import (
 
 const partition = 7
 
-func open(t *testing.T, r *servertest.RedisServer, dial func(context.Context, string, string) (net.Conn, error)) *state.Store {
+func open(t testing.TB, r *servertest.RedisServer, dial func(context.Context, string, string) (net.Conn, error)) *state.Store {
 	t.Helper()
 	s := state.Open(state.Options{Address: r.Addr(), Dial: dial, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(s.Close)
 	return s
 }
 
-func read(t *testing.T, s *state.Store) *state.Saved {
+func read(t testing.TB, s *state.Store) *state.Saved {
 	t.Helper()
 	saved, err := s.Read(t.Context(), partition)
 	if err != nil {
@@ -49,7 +49,7 @@ func transition(seq uint64) *alertv1.Transition {
 }
 
 // install puts a state at sequence 1 into an empty Redis.
-func install(t *testing.T, s *state.Store) *state.Owner {
+func install(t testing.TB, s *state.Store) *state.Owner {
 	t.Helper()
 	owner, err := s.Install(t.Context(), partition, read(t, s), state.Content{
 		Position: position(1),
