@@ -13,6 +13,7 @@ import (
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
 	"github.com/tocsin-dev/tocsin/test/bench/internal/facts"
+	"github.com/tocsin-dev/tocsin/test/bench/internal/hook"
 )
 
 // flip is a fact that makes an alert fire or resolve, and when it was where. All
@@ -23,6 +24,9 @@ type flip struct {
 	accepted  time.Time // in ALERTS
 	intended  time.Time // in DELIVERIES
 	arrived   time.Time // at the receiver
+	// overtaken says that the alert was over before its first message: the
+	// receiver was told of it once, by the message that it is resolved.
+	overtaken bool
 }
 
 // flips are the facts of a run at one rate, in the order of their publishing.
@@ -140,10 +144,6 @@ func (f *flips) judge(ctx context.Context, w *world) error {
 	}); err != nil {
 		return err
 	}
-	type change struct {
-		alert  string
-		firing bool
-	}
 	changes := map[change]int{}
 	if err := w.readAll(ctx, bus.AlertsStream, func(d bus.Delivery) error {
 		var batch alertv1.TransitionBatch
@@ -176,7 +176,18 @@ func (f *flips) judge(ctx context.Context, w *world) error {
 	}); err != nil {
 		return err
 	}
-	for _, a := range w.hook.Arrivals() {
+	return f.receive(w.hook.Arrivals(), changes)
+}
+
+// change is what happened to an alert.
+type change struct {
+	alert  string
+	firing bool
+}
+
+// receive notes what arrived. changes are the flips by what they did.
+func (f *flips) receive(arrivals []hook.Arrival, changes map[change]int) error {
+	for _, a := range arrivals {
 		told, err := a.Read()
 		if err != nil {
 			return err
@@ -192,6 +203,10 @@ func (f *flips) judge(ctx context.Context, w *world) error {
 				f.all[k].arrived = a.At
 			}
 		}
+	}
+	for c, k := range changes {
+		end, ended := changes[change{c.alert, false}]
+		f.all[k].overtaken = c.firing && f.all[k].arrived.IsZero() && ended && !f.all[end].arrived.IsZero()
 	}
 	return nil
 }
@@ -218,15 +233,19 @@ func (w *world) readAll(ctx context.Context, stream string, take func(bus.Delive
 	return err
 }
 
-// lost counts the facts whose webhook did not arrive.
-func (f *flips) lost() int {
-	n := 0
+// lost counts the facts whose webhook did not arrive, and overtaken those that
+// were told together with their end.
+func (f *flips) lost() (lost, overtaken int) {
 	for i := range f.all {
-		if f.all[i].arrived.IsZero() {
-			n++
+		switch {
+		case !f.all[i].arrived.IsZero():
+		case f.all[i].overtaken:
+			overtaken++
+		default:
+			lost++
 		}
 	}
-	return n
+	return lost, overtaken
 }
 
 // times returns how long each took from its publishing to its arrival, but those

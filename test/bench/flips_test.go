@@ -24,8 +24,8 @@ func TestWhatDidNotArriveIsLostAndTheWarmUpDoesNotCount(t *testing.T) {
 			f.all[i].arrived = f.all[i].intended.Add(time.Duration(i) * time.Millisecond)
 		}
 	}
-	if n := f.lost(); n != 2 {
-		t.Errorf("%d are lost, want 2: one of the warm-up too", n)
+	if lost, overtaken := f.lost(); lost != 2 || overtaken != 0 {
+		t.Errorf("%d are lost and %d were overtaken, want 2 and 0: one of the warm-up too", lost, overtaken)
 	}
 	ms := func(n ...int) []time.Duration {
 		var all []time.Duration
@@ -42,6 +42,28 @@ func TestWhatDidNotArriveIsLostAndTheWarmUpDoesNotCount(t *testing.T) {
 		if diff := cmp.Diff(want[i], stage.times); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", stage.name, diff)
 		}
+	}
+}
+
+func TestAnAlertThatIsToldOnlyWhenItIsOverIsNotLost(t *testing.T) {
+	f := newFlips(6, 0, time.Second)
+	changes := map[change]int{
+		{"a", true}: 0, {"a", false}: 1, // told once
+		{"b", true}: 2, {"b", false}: 3, // told of nothing
+		{"c", true}: 4, {"c", false}: 5, // told of both
+	}
+	arrival := func(id, status string) hook.Arrival {
+		return hook.Arrival{At: time.Unix(1, 0), Body: []byte(`{"data":{"alerts":[{"id":"` + id + `","status":"` + status + `"}]}}`)}
+	}
+	err := f.receive([]hook.Arrival{
+		arrival("a", "resolved"), arrival("c", "firing"), arrival("c", "firing"), arrival("c", "resolved"), arrival("d", "firing"),
+	}, changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, overtaken := f.lost()
+	if lost != 2 || overtaken != 1 || f.again != 1 || f.invented != 1 {
+		t.Errorf("%d lost, %d overtaken, %d told again, %d invented; want 2, 1, 1 and 1", lost, overtaken, f.again, f.invented)
 	}
 }
 

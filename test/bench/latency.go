@@ -143,7 +143,9 @@ func (s *suite) addLatency(rate int, always bool, f *flips, bare report.Percenti
 	count := func(name, note string, n int, goal *float64) {
 		s.add(setting, report.Figure{Name: name, Value: float64(n), Unit: report.Count, Goal: goal, Note: note})
 	}
-	count("lost", fmt.Sprintf("of %d; the generator was late by at most %.1f ms", len(f.all), ms(f.late)), f.lost(), new(0.0))
+	lost, overtaken := f.lost()
+	count("lost", fmt.Sprintf("of %d; the generator was late by at most %.1f ms", len(f.all), ms(f.late)), lost, new(0.0))
+	count("told only when over", "", overtaken, nil)
 	count("invented", "", f.invented, new(0.0))
 	count("told again", "", f.again, nil)
 }

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// pollEvery is how often a service is asked how far it is: its answer costs
-	// it about a millisecond.
-	pollEvery = 50 * time.Millisecond
+	// pollEvery is how often a service is asked how far it is. Its answer costs it
+	// about a millisecond: one part in a hundred.
+	pollEvery = 100 * time.Millisecond
 	// patience bounds a wait for what must happen. It only ends a run that hangs.
 	patience = 5 * time.Minute
 	// perHour keeps an alerter from saving snapshots but when it stops, so that a
