@@ -101,7 +101,8 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 		return err
 	}
 	store := state.Open(state.Options{
-		Address: opts.Redis.Address, Password: opts.Redis.Password, DB: opts.Redis.DB, Log: log, Registerer: reg,
+		Address: opts.Redis.Address, User: opts.Redis.User, Password: opts.Redis.Password, DB: opts.Redis.DB,
+		Log: log, Registerer: reg,
 	})
 	defer store.Close()
 	notifierConn, err := rpc.Dial(opts.Notifier.Address, rpc.DialOptions{Token: opts.Notifier.Token, Insecure: opts.Notifier.Insecure})

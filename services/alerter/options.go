@@ -135,6 +135,8 @@ func (c *Config) Apply(o *Options) error {
 type RedisConfig struct {
 	// Address is host:port, or the path of a Unix socket.
 	Address string `yaml:"address"`
+	// User is the name in Redis's ACL. Empty means its default user.
+	User string `yaml:"user"`
 	// Password opens it. Empty means that it needs none.
 	Password secret.String `yaml:"password"`
 	// PasswordFile is a file that holds the password, in place of Password.
@@ -152,6 +154,9 @@ func (c *RedisConfig) Validate() error {
 	if c.Address == "" {
 		errs = append(errs, errors.New("address: it is empty"))
 	}
+	if c.User != "" && !c.Password.Set() && c.PasswordFile == "" {
+		errs = append(errs, errors.New("user: it needs a password or password_file"))
+	}
 	if c.DB < 0 {
 		errs = append(errs, fmt.Errorf("db: %d is negative", c.DB))
 	}
@@ -165,7 +170,7 @@ func (c *RedisConfig) Apply(o *Options) error {
 	if err != nil {
 		return err
 	}
-	o.Redis = Redis{Address: c.Address, Password: password, DB: c.DB}
+	o.Redis = Redis{Address: c.Address, User: c.User, Password: password, DB: c.DB}
 	return nil
 }
 
@@ -181,6 +186,8 @@ type Addresses struct {
 type Redis struct {
 	// Address is host:port, or the path of a Unix socket.
 	Address string
+	// User is the name in Redis's ACL. Empty means its default user.
+	User string
 	// Password opens it. Empty means that it needs none.
 	Password secret.String
 	// DB is the number of the database.

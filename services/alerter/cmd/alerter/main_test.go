@@ -12,7 +12,7 @@ import (
 const whole = `
 runpod: {account: other-service}
 nats: {url: "nats://nats:4222", user: tocsin, password: hidden1}
-redis: {address: "redis:6379", password: hidden2, db: 3}
+redis: {address: "redis:6379", user: alerter, password: hidden2, db: 3}
 targets:
   - {match: "^(?P<team>\\w+)-", kind: endpoint, labels: {env: prod}, overrides: {queue: 5}}
 alerter:
@@ -43,7 +43,7 @@ func TestLoadReadsEverySection(t *testing.T) {
 	if o.NATS.URL != "nats://nats:4222" || o.NATS.User != "tocsin" || o.NATS.Password.Reveal() != "hidden1" {
 		t.Errorf("nats: %+v", o.NATS)
 	}
-	if o.Redis.Address != "redis:6379" || o.Redis.Password.Reveal() != "hidden2" || o.Redis.DB != 4 {
+	if o.Redis.Address != "redis:6379" || o.Redis.User != "alerter" || o.Redis.Password.Reveal() != "hidden2" || o.Redis.DB != 4 {
 		t.Errorf("redis: %+v, want the environment to win", o.Redis)
 	}
 	if len(o.Targets) != 1 || o.Targets[0].Kind != "endpoint" || o.Targets[0].Labels["env"] != "prod" || o.Targets[0].Overrides["queue"] != 5 {
@@ -59,7 +59,7 @@ func TestLoadReadsEverySection(t *testing.T) {
 
 func TestLoadTellsAllMistakesAtOnce(t *testing.T) {
 	path := write(t, `
-redis: {address: "", db: -1}
+redis: {address: "", user: alerter, db: -1}
 alerter:
   rule: [x]
   grpc_address: 0.0.0.0:9091
@@ -71,7 +71,7 @@ alerter:
 		t.Fatalf("got %v, want a mistake in the configuration", err)
 	}
 	for _, want := range []string{
-		"alerter.rule", "redis.address", "redis.db", "alerter.grpc_address", "alerter.notifier.address", "alerter.snapshot_interval",
+		"alerter.rule", "redis.address", "redis.user", "redis.db", "alerter.grpc_address", "alerter.notifier.address", "alerter.snapshot_interval",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s:\n%v", want, err)

@@ -56,6 +56,8 @@ var (
 type Options struct {
 	// Address is host:port.
 	Address string
+	// User is the name in Redis's ACL; empty means its default user.
+	User string
 	// Password opens it; empty means that it needs none.
 	Password secret.String
 	// DB is the number of the database.
@@ -82,6 +84,7 @@ func Open(o Options) *Store {
 	return &Store{
 		redis: redis.NewClient(&redis.Options{
 			Addr:                  o.Address,
+			Username:              o.User,
 			Password:              o.Password.Reveal(),
 			DB:                    o.DB,
 			Dialer:                o.Dial,
