@@ -22,6 +22,8 @@ func TestParseFlags(t *testing.T) {
 		"help runs nothing":                 {[]string{"--help"}, proc.Flags{}, false, false, ""},
 		"an unknown flag is a mistake":      {[]string{"--fast"}, proc.Flags{}, false, true, ""},
 		"a stray argument is a mistake":     {[]string{"up"}, proc.Flags{}, false, true, ""},
+		"a health check takes the flags":    {[]string{"healthcheck", "--config", "a.yaml"}, proc.Flags{Config: "a.yaml", Healthcheck: true}, true, false, ""},
+		"a health check after a flag":       {[]string{"--insecure", "healthcheck"}, proc.Flags{}, false, true, ""},
 		"a flag without value is a mistake": {[]string{"--config"}, proc.Flags{}, false, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,6 +25,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if flags.Healthcheck {
+		return proc.Probe(ctx, opts.HTTPAddress)
+	}
 	opts.Ready = func(a alerter.Addresses) { opts.Log.Info("alerter ready", "grpc", a.GRPC, "http", a.HTTP) }
 	return alerter.Run(ctx, opts)
 }

@@ -30,6 +30,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if flags.Healthcheck {
+		return proc.Probe(ctx, opts.Collector.HTTPAddress)
+	}
 	if err := nats.Apply(&opts.NATS); err != nil {
 		return proc.Usage(err)
 	}

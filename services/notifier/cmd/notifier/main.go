@@ -25,6 +25,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if flags.Healthcheck {
+		return proc.Probe(ctx, opts.HTTPAddress)
+	}
 	opts.Print = func(line string) { fmt.Fprintln(os.Stdout, line) }
 	opts.Ready = func(a notifier.Addresses) {
 		opts.Log.Info("notifier ready", "grpc", a.GRPC, "http", a.HTTP)
