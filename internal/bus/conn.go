@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"sync"
 	"time"
 
@@ -55,7 +56,9 @@ type Options struct {
 	InProcess InProcess
 	// Name identifies the client in the server's monitoring and in metrics.
 	Name string
-	// User and Password authenticate when User is not empty.
+	// User and Password authenticate when User is not empty. Answers are then
+	// taken below _INBOX.<User>, so that the server may keep users from reading
+	// those of others.
 	User     string
 	Password secret.String
 	// Replicas is the number of copies of streams and buckets that this
@@ -134,6 +137,9 @@ func (c *Conn) dial(ctx context.Context, o Options) (*nats.Conn, error) {
 	}
 }
 
+// inboxName is a user's name that can be a part of a subject as it is.
+var inboxName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
 func (c *Conn) natsOptions(o Options) []nats.Option {
 	opts := []nats.Option{
 		nats.Name(o.Name),
@@ -155,6 +161,9 @@ func (c *Conn) natsOptions(o Options) []nats.Option {
 	}
 	if o.User != "" {
 		opts = append(opts, nats.UserInfo(o.User, o.Password.Reveal()))
+		if inboxName.MatchString(o.User) {
+			opts = append(opts, nats.CustomInboxPrefix(nats.InboxPrefix+o.User))
+		}
 	}
 	if o.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(o.InProcess))

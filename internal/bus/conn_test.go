@@ -67,6 +67,39 @@ func TestConnectLogsInWithTheRightPassword(t *testing.T) {
 	}
 }
 
+// A server may let each user listen to no answers but its own.
+func TestAUsersAnswersComeToItsOwnInbox(t *testing.T) {
+	s := servertest.NATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{
+			Username: "tocsin", Password: "right",
+			Permissions: &server.Permissions{Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.tocsin.>"}}},
+		}}
+	})
+	c := s.Connect(t, bus.Options{User: "tocsin", Password: "right"})
+	ctx := patient(t)
+	if _, err := c.EnsureStream(ctx, bus.Alerts()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Publish(ctx, bus.Message{Subject: "tocsin.alert.1", Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	read := errors.New("read")
+	err := c.Read(ctx, bus.ReadOptions{Stream: bus.AlertsStream}, func(bus.Delivery) error { return read })
+	if !errors.Is(err, read) {
+		t.Errorf("read: %v", err)
+	}
+	objects, err := c.Objects(ctx, "blobs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := objects.Put(ctx, "a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := objects.List(ctx, ""); err != nil || len(names) != 1 {
+		t.Errorf("objects are %v, %v", names, err)
+	}
+}
+
 func TestConnectGivesUpWhenItsContextEnds(t *testing.T) {
 	s := servertest.NATS(t)
 	s.Stop()
