@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/status"
 
+	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
 	"github.com/tocsin-dev/tocsin/internal/fault"
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
@@ -29,7 +30,7 @@ type alertsCommand struct {
 }
 
 // Run prints one line for each alert, those that fire first.
-func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
+func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
 	conn, err := rpc.Dial(c.Address, rpc.DialOptions{Token: c.Token})
 	if err != nil {
 		return fmt.Errorf("connect to the alerter at %s: %w", c.Address, err)
@@ -51,7 +52,7 @@ func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
 		}
 	}
 	if len(alerts) == 0 {
-		fmt.Fprintln(t.out, "no alerts")
+		fmt.Fprintln(t.Out, "no alerts")
 		return nil
 	}
 	slices.SortFunc(alerts, func(a, b *alertv1.Alert) int {
@@ -63,7 +64,7 @@ func (c *alertsCommand) Run(ctx context.Context, t terminal) error {
 		}
 		return strings.Compare(a.GetId(), b.GetId())
 	})
-	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "STATE\tSINCE\tSEVERITY\tALERT\tTARGET\tSUMMARY")
 	for _, a := range alerts {
 		state := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ALERT_STATE_"))

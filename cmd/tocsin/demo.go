@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -17,7 +15,9 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/receiver"
+	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/rehearsal"
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/stack"
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/rules"
@@ -35,12 +35,6 @@ const (
 	// demoIdleWindow stands for the two hours of the rule on idle GPUs: at the
 	// demo's speed it is 12 s.
 	demoIdleWindow = "'12m'"
-	// demoIdleFor is how long the pod idles in each round of 40 minutes: the
-	// window, and time to see the alert fire.
-	demoIdleFor = 22 * time.Minute
-	// demoSecretBytes is the length of the key that signs the demo's deliveries;
-	// Standard Webhooks asks for 24 to 64.
-	demoSecretBytes = 32
 )
 
 // demoCommand runs everything against a simulated account.
@@ -49,7 +43,7 @@ type demoCommand struct {
 }
 
 // Run plays scenes 1, 3 and 5 of the rule pack until ctx ends.
-func (c *demoCommand) Run(ctx context.Context, t terminal) error {
+func (c *demoCommand) Run(ctx context.Context, t cli.Terminal) error {
 	dir := c.Data
 	if dir == "" {
 		var err error
@@ -72,7 +66,7 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) error {
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
-	account, err := sim.New(sim.Options{Scenario: demoScenario(), Speed: demoSpeed, Unlimited: true})
+	account, err := sim.New(sim.Options{Scenario: rehearsal.Demo(), Speed: demoSpeed, Unlimited: true})
 	if err != nil {
 		return fmt.Errorf("make the simulated account: %w", err)
 	}
@@ -82,8 +76,8 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) error {
 		return fmt.Errorf("serve the simulated account: %w", err)
 	}
 
-	secret := "whsec_" + base64.StdEncoding.EncodeToString(randomBytes(demoSecretBytes))
-	hooks, err := receiver.New(t.out, secret, t.colour)
+	secret := receiver.NewSecret()
+	hooks, err := receiver.New(receiver.Options{Out: t.Out, Secret: secret, Colour: t.Colour})
 	if err != nil {
 		return err
 	}
@@ -98,13 +92,13 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) error {
 	}
 	o.Dir, o.Log = dir, log
 	o.Ready = func(a stack.Addresses) { welcome(t, a, hooksURL, logPath) }
-	fmt.Fprintf(t.out, "Tocsin demo: a simulated RunPod account at %d times the speed of life. Ctrl-C ends it.\n"+
+	fmt.Fprintf(t.Out, "Tocsin demo: a simulated RunPod account at %d times the speed of life. Ctrl-C ends it.\n"+
 		"The rules are the default ones; only the rule on idle GPUs looks back %s here and not 2 hours.\n", demoSpeed, strings.Trim(demoIdleWindow, "'"))
 	g.Go(func() error { return stack.Run(ctx, o) })
 	g.Go(func() error { account.Run(ctx); return nil })
 	err = g.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		fmt.Fprintln(t.out, "stopped; the next start goes on with the data in", dir)
+		fmt.Fprintln(t.Out, "stopped; the next start goes on with the data in", dir)
 		return nil
 	}
 	return err
@@ -142,18 +136,6 @@ func demoOptions(accountURL, hooksURL, secret string) (stack.Options, error) {
 	return o, err
 }
 
-// demoScenario is the simulator's, but the idle pod finds work in the end, so
-// that its alert resolves and comes again.
-func demoScenario() sim.Scenario {
-	scenario := sim.DemoScenario()
-	for i, event := range scenario.Events {
-		if event.Target == sim.DemoIdlePod {
-			scenario.Events[i].Effect = sim.IdleGPU(demoIdleFor)
-		}
-	}
-	return scenario
-}
-
 // demoRules are the default rules with one change: nobody watches a demo for
 // the two minutes that two hours of an idle GPU take at its speed.
 func demoRules() map[string][]byte {
@@ -188,14 +170,14 @@ func demoRoutes(hooksURL, secret string) ([]byte, error) {
 }
 
 // welcome prints where everything is and what to try.
-func welcome(t terminal, a stack.Addresses, hooksURL, logPath string) {
+func welcome(t cli.Terminal, a stack.Addresses, hooksURL, logPath string) {
 	printAddresses(t, a)
-	fmt.Fprintf(t.out, "  %s  %s\n  %s  %s\n", "webhook receiver   ", hooksURL, "log                ", logPath)
+	fmt.Fprintf(t.Out, "  %s  %s\n  %s  %s\n", "webhook receiver   ", hooksURL, "log                ", logPath)
 	self, err := os.Executable()
 	if err != nil {
 		self = "tocsin"
 	}
-	fmt.Fprintf(t.out, `Try, in another terminal:
+	fmt.Fprintf(t.Out, `Try, in another terminal:
   %s alerts --address %s
   curl -s http://%s/metrics | grep ^runpod_
   curl -s http://%s/v1/endpoints
@@ -232,10 +214,4 @@ func freeOr(address string) string {
 	}
 	ln.Close()
 	return address
-}
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	rand.Read(b) // never fails
-	return b
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -216,19 +215,5 @@ func TestWhereTheDataGoes(t *testing.T) {
 	t.Setenv("HOME", "")
 	if _, err := stateDir("up"); !proc.IsUsage(err) {
 		t.Errorf("without a home: %v, want a mistake that names --data", err)
-	}
-}
-
-func TestColoursAreForTerminals(t *testing.T) {
-	if showsColours(&bytes.Buffer{}) {
-		t.Error("a buffer shows colours")
-	}
-	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if showsColours(f) {
-		t.Error("a file shows colours")
 	}
 }

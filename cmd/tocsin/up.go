@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/stack"
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/services/alerter"
@@ -66,7 +67,7 @@ func (c *config) options() (stack.Options, error) {
 }
 
 // Run watches the account until ctx ends.
-func (c *upCommand) Run(ctx context.Context, t terminal) error {
+func (c *upCommand) Run(ctx context.Context, t cli.Terminal) error {
 	cfg, err := load(c.Config, c.Insecure)
 	if err != nil {
 		return err
@@ -84,22 +85,22 @@ func (c *upCommand) Run(ctx context.Context, t terminal) error {
 			return err
 		}
 	}
-	if o.Log, err = proc.Logger(t.err, cfg.log); err != nil {
+	if o.Log, err = proc.Logger(t.Err, cfg.log); err != nil {
 		return proc.Usage(err)
 	}
-	o.Notifier.Print = func(line string) { fmt.Fprintln(t.out, line) }
+	o.Notifier.Print = func(line string) { fmt.Fprintln(t.Out, line) }
 	o.Ready = func(a stack.Addresses) {
-		fmt.Fprintf(t.out, "Tocsin watches account %q. Its data is in %s.\n", cfg.runpod.Account, o.Dir)
+		fmt.Fprintf(t.Out, "Tocsin watches account %q. Its data is in %s.\n", cfg.runpod.Account, o.Dir)
 		printAddresses(t, a)
 		if cfg.notifier.ConfigFile == "" {
-			fmt.Fprintln(t.out, "No receiver is configured: alerts are printed here and nobody else is told. Name one in notifier.config_file.")
+			fmt.Fprintln(t.Out, "No receiver is configured: alerts are printed here and nobody else is told. Name one in notifier.config_file.")
 		}
 	}
 	return stack.Run(ctx, o)
 }
 
 // printAddresses tells where everything is served.
-func printAddresses(t terminal, a stack.Addresses) {
+func printAddresses(t cli.Terminal, a stack.Addresses) {
 	for _, line := range []struct{ what, where any }{
 		{"jobs and webhooks  ", a.Collector.Ingest},
 		{"fleet metrics      ", fmt.Sprintf("http://%s/metrics", a.Collector.HTTP)},
@@ -109,6 +110,6 @@ func printAddresses(t terminal, a stack.Addresses) {
 		{"notifier API (gRPC)", a.Notifier.GRPC},
 		{"ingest API (gRPC)  ", a.Collector.GRPC},
 	} {
-		fmt.Fprintf(t.out, "  %s  %v\n", line.what, line.where)
+		fmt.Fprintf(t.Out, "  %s  %v\n", line.what, line.where)
 	}
 }

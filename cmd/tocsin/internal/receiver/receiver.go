@@ -1,9 +1,12 @@
-// Package receiver is the webhook receiver of the demo: it takes Tocsin's own
-// deliveries over HTTP, checks their signatures with the reference library of
-// Standard Webhooks, and prints one line for each alert.
+// Package receiver is the webhook receiver of the demo and of "tocsin receive":
+// it takes Tocsin's own deliveries over HTTP, checks their signatures with the
+// reference library of Standard Webhooks, and prints one line for each alert, or
+// each delivery as it came.
 package receiver
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,28 +22,59 @@ import (
 // many alerts may be larger.
 const maxBody = 1 << 20
 
+// secretBytes is the length of the keys that NewSecret makes; Standard Webhooks
+// asks for 24 to 64.
+const secretBytes = 32
+
 // maxSeen bounds the ids that are remembered to tell repeats: at about 60
 // bytes an id it is 6 MB, days of a demo.
 const maxSeen = 100_000
 
+// NewSecret returns a new signing key in the form whsec_...
+func NewSecret() string {
+	key := make([]byte, secretBytes)
+	rand.Read(key) // never fails
+	return "whsec_" + base64.StdEncoding.EncodeToString(key)
+}
+
+// Options say what a receiver does with what it is sent.
+type Options struct {
+	// Out is where it is printed.
+	Out io.Writer
+	// Secret is the whsec_ text that the sender signs with.
+	Secret string
+	// Colour makes the lines of alerts coloured.
+	Colour bool
+	// JSON prints each delivery, repeats too, as one line of JSON.
+	JSON bool
+}
+
 // Receiver is an http.Handler that prints the alerts it is sent.
 type Receiver struct {
 	verify *standardwebhooks.Webhook
-	colour bool
+	opts   Options
 
-	mu   sync.Mutex
-	out  io.Writer       // guarded by mu
+	mu   sync.Mutex      // guards opts.Out too
 	seen map[string]bool // guarded by mu
 }
 
-// New returns a receiver that prints to out. The secret is the whsec_ text
-// that the sender signs with.
-func New(out io.Writer, secret string, colour bool) (*Receiver, error) {
-	verify, err := standardwebhooks.NewWebhook(secret)
+// New returns a receiver. It returns an error when the secret is none.
+func New(o Options) (*Receiver, error) {
+	verify, err := standardwebhooks.NewWebhook(o.Secret)
 	if err != nil {
 		return nil, fmt.Errorf("read the signing secret: %w", err)
 	}
-	return &Receiver{verify: verify, colour: colour, out: out, seen: map[string]bool{}}, nil
+	return &Receiver{verify: verify, opts: o, seen: map[string]bool{}}, nil
+}
+
+// Line is what is printed of a delivery with Options.JSON.
+type Line struct {
+	// ID is the delivery's webhook-id.
+	ID string `json:"webhook_id"`
+	// Repeat is true when a delivery of this id was printed before.
+	Repeat bool `json:"repeat"`
+	// Body is what was sent.
+	Body json.RawMessage `json:"body"`
 }
 
 // delivery is the part of a delivery that is printed.
@@ -76,22 +110,37 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "the body is not JSON", http.StatusBadRequest)
 		return
 	}
-	r.print(req.Header.Get("webhook-id"), d)
+	if err := r.print(req.Header.Get("webhook-id"), d, body); err != nil {
+		// What could not be written was not received: the sender will try again.
+		http.Error(w, "it cannot be printed", http.StatusInternalServerError)
+	}
 }
 
-func (r *Receiver) print(id string, d delivery) {
+func (r *Receiver) print(id string, d delivery, body []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.seen[id] {
-		return
+	repeat := r.seen[id]
+	if r.opts.JSON {
+		line, err := json.Marshal(Line{ID: id, Repeat: repeat, Body: body})
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(r.opts.Out, "%s\n", line); err != nil {
+			return err
+		}
+	}
+	if !repeat && !r.opts.JSON {
+		for _, a := range d.Data.Alerts {
+			if _, err := fmt.Fprintln(r.opts.Out, r.line(a)); err != nil {
+				return err
+			}
+		}
 	}
 	if len(r.seen) >= maxSeen {
 		clear(r.seen)
 	}
 	r.seen[id] = true
-	for _, a := range d.Data.Alerts {
-		fmt.Fprintln(r.out, r.line(a))
-	}
+	return nil
 }
 
 // The colours of the terminal.
@@ -118,7 +167,7 @@ func (r *Receiver) line(a alert) string {
 		detail = fmt.Sprintf("after %v: %s", a.EndsAt.Sub(a.StartsAt).Round(time.Second), detail)
 	}
 	start, end, faint := colour, plain, dim
-	if !r.colour {
+	if !r.opts.Colour {
 		start, end, faint = "", "", ""
 	}
 	return fmt.Sprintf("%s%s%s %s%-8s %-8s %-18s%s %s",

@@ -2,8 +2,11 @@ package receiver_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -63,7 +66,7 @@ func TestReceiver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			r, err := receiver.New(&out, secret, false)
+			r, err := receiver.New(receiver.Options{Out: &out, Secret: secret})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -87,7 +90,7 @@ func TestReceiver(t *testing.T) {
 
 func TestARepeatIsAnsweredAndNotPrinted(t *testing.T) {
 	var out bytes.Buffer
-	r, err := receiver.New(&out, secret, false)
+	r, err := receiver.New(receiver.Options{Out: &out, Secret: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +105,66 @@ func TestARepeatIsAnsweredAndNotPrinted(t *testing.T) {
 }
 
 func TestABadSecretIsRefused(t *testing.T) {
-	if _, err := receiver.New(&bytes.Buffer{}, "whsec_!!", false); err == nil {
+	if _, err := receiver.New(receiver.Options{Out: &bytes.Buffer{}, Secret: "whsec_!!"}); err == nil {
 		t.Error("a secret that is no base64 was taken")
+	}
+}
+
+func TestJSONPrintsEachDeliveryAsItCame(t *testing.T) {
+	var out bytes.Buffer
+	r, err := receiver.New(receiver.Options{Out: &out, Secret: secret, JSON: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if code := post(t, r, "msg_1", firing, secret); code != 200 {
+			t.Fatalf("answered %d, want 200", code)
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("printed %d lines for two deliveries: %q", len(lines), out.String())
+	}
+	for i, line := range lines {
+		var got receiver.Line
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatal(err)
+		}
+		var body, want any
+		if err := errors.Join(json.Unmarshal(got.Body, &body), json.Unmarshal([]byte(firing), &want)); err != nil {
+			t.Fatal(err)
+		}
+		if got.ID != "msg_1" || got.Repeat != (i > 0) || !reflect.DeepEqual(body, want) {
+			t.Errorf("line %d is %s", i, line)
+		}
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestWhatCannotBePrintedIsNotReceived(t *testing.T) {
+	for _, asJSON := range []bool{false, true} {
+		r, err := receiver.New(receiver.Options{Out: full{}, Secret: secret, JSON: asJSON})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if code := post(t, r, "msg_1", firing, secret); code != 500 {
+				t.Errorf("answered %d, want 500", code)
+			}
+		}
+	}
+}
+
+func TestNewSecretsAreDifferentAndGood(t *testing.T) {
+	one, two := receiver.NewSecret(), receiver.NewSecret()
+	if one == two {
+		t.Error("two secrets are equal")
+	}
+	if _, err := receiver.New(receiver.Options{Out: &bytes.Buffer{}, Secret: one}); err != nil {
+		t.Errorf("%s: %v", one, err)
 	}
 }
