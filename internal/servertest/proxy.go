@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"net"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -10,23 +11,37 @@ import (
 // ways that networks do.
 type Proxy struct {
 	listener net.Listener
-	target   string
+	dial     func() (net.Conn, error)
 	copiers  sync.WaitGroup
 
-	mu    sync.Mutex
-	cut   bool                  // guarded by mu; no connection is let through
-	muted bool                  // guarded by mu; answers vanish
-	conns map[net.Conn]struct{} // guarded by mu; both ends of every connection
+	mu      sync.Mutex
+	cut     bool                  // guarded by mu; no connection is let through
+	muted   bool                  // guarded by mu; answers vanish
+	flowing chan struct{}         // guarded by mu; closed while bytes move
+	conns   map[net.Conn]struct{} // guarded by mu; both ends of every connection
 }
 
-// NewProxy listens on a free loopback port and forwards to target (host:port).
+// NewProxy listens on a free loopback port and forwards to target: host:port,
+// or the path of a Unix socket.
 func NewProxy(t testing.TB, target string) *Proxy {
+	t.Helper()
+	network := "tcp"
+	if strings.HasPrefix(target, "/") {
+		network = "unix"
+	}
+	return NewProxyFunc(t, func() (net.Conn, error) { return net.Dial(network, target) })
+}
+
+// NewProxyFunc is [NewProxy] for a target that dial connects to anew for each
+// connection.
+func NewProxyFunc(t testing.TB, dial func() (net.Conn, error)) *Proxy {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("listen for the proxy: %v", err)
 	}
-	p := &Proxy{listener: ln, target: target, conns: make(map[net.Conn]struct{})}
+	p := &Proxy{listener: ln, dial: dial, flowing: make(chan struct{}), conns: make(map[net.Conn]struct{})}
+	close(p.flowing)
 	p.copiers.Go(p.accept)
 	t.Cleanup(func() {
 		_ = ln.Close()
@@ -44,7 +59,36 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
+	p.flow()
 	p.closeAll()
+}
+
+// Reset closes every connection and lets new ones through.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closeAll()
+}
+
+// Stall keeps connections open and moves no byte until Heal, which moves what
+// came meanwhile.
+func (p *Proxy) Stall() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.flowing:
+		p.flowing = make(chan struct{})
+	default:
+	}
+}
+
+// flow lets bytes move. The caller holds mu.
+func (p *Proxy) flow() {
+	select {
+	case <-p.flowing:
+	default:
+		close(p.flowing)
+	}
 }
 
 // Mute lets requests through and swallows the answers until Heal, so that
@@ -64,6 +108,7 @@ func (p *Proxy) Heal() {
 		p.closeAll()
 	}
 	p.cut, p.muted = false, false
+	p.flow()
 }
 
 func (p *Proxy) closeAll() {
@@ -78,7 +123,7 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		server, err := p.dial()
 		if err != nil {
 			_ = client.Close()
 			continue
@@ -111,11 +156,20 @@ func (p *Proxy) isMuted() bool {
 	return p.muted
 }
 
+// moving waits while the proxy stalls.
+func (p *Proxy) moving() {
+	p.mu.Lock()
+	flowing := p.flowing
+	p.mu.Unlock()
+	<-flowing
+}
+
 // forward copies from src to dst, except while swallow, until either closes.
 func (p *Proxy) forward(dst, src net.Conn, swallow func() bool) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
+		p.moving()
 		if n > 0 && !swallow() {
 			if _, werr := dst.Write(buf[:n]); werr != nil {
 				err = werr

@@ -71,6 +71,43 @@ func TestProxyForwardsUntilItIsCut(t *testing.T) {
 	}
 }
 
+func TestAStalledProxyMovesLaterWhatCameMeanwhile(t *testing.T) {
+	p := servertest.NewProxy(t, servertest.Redis(t).Addr())
+	conn, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	lines := bufio.NewReader(conn)
+	ask := func(limit time.Duration) (string, error) {
+		if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprint(conn, "PING\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return lines.ReadString('\n')
+	}
+	if got, err := ask(30 * time.Second); got != "+PONG\r\n" {
+		t.Fatalf("through the proxy Redis says %q, %v", got, err)
+	}
+	p.Stall()
+	if got, err := ask(50 * time.Millisecond); err == nil {
+		t.Fatalf("through a stalled proxy Redis says %q", got)
+	}
+	p.Heal()
+	for range 2 {
+		if got, err := ask(30 * time.Second); got != "+PONG\r\n" {
+			t.Fatalf("through the healed proxy Redis says %q, %v", got, err)
+		}
+	}
+	p.Stall()
+	p.Cut()
+	if got, err := lines.ReadString('\n'); err == nil && got != "+PONG\r\n" {
+		t.Errorf("a proxy that stalled and was cut says %q", got)
+	}
+}
+
 // dialGreeting returns the first line that the server at addr says, or nothing
 // when the connection ends before.
 func dialGreeting(t *testing.T, addr string) string {

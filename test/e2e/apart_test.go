@@ -10,6 +10,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/internal/servertest"
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
+	"github.com/tocsin-dev/tocsin/test/internal/ledger"
 	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
 
@@ -48,25 +49,25 @@ func TestTheServicesRunApart(t *testing.T) {
 	for _, name := range services {
 		up(name)
 	}
-	w.ledger.waitFor(t, "the alert fires", func(e []entry) bool { return len(e) > 0 })
+	waitFor(t, w.ledger, "the alert fires", func(e []ledger.Entry) bool { return len(e) > 0 })
 	for _, name := range services {
 		running[name].Kill()
 		up(name)
 		running[name].WaitFor(0, name+" ready")
 	}
 	redis.FlushAll(t)
-	w.ledger.waitFor(t, "the alert resolves", func(e []entry) bool {
-		return e[len(e)-1].alerts[0].Status == "resolved"
+	waitFor(t, w.ledger, "the alert resolves", func(e []ledger.Entry) bool {
+		return e[len(e)-1].Alerts[0].Status == "resolved"
 	})
 	for _, name := range []string{"collector", "alerter", "notifier"} {
 		if code := running[name].Stop(); code != 0 {
 			t.Errorf("the %s ended with code %d, want 0", name, code)
 		}
 	}
-	entries := w.ledger.all()
+	entries := w.ledger.All()
 	check(t, entries)
-	if len(told(entries)) != 1 {
-		t.Errorf("one incident made other alerts:%s", summary(entries))
+	if len(ledger.Told(entries)) != 1 {
+		t.Errorf("one incident made other alerts:%s", ledger.Summary(entries))
 	}
 }
 

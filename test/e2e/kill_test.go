@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
+	"github.com/tocsin-dev/tocsin/test/internal/ledger"
 	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
 
@@ -46,7 +48,7 @@ type world struct {
 	url     string
 	config  string
 	data    string
-	ledger  *ledger
+	ledger  *ledger.Ledger
 	env     []string
 }
 
@@ -59,7 +61,7 @@ func newWorld(t *testing.T, scenario sim.Scenario) *world {
 	t.Cleanup(account.Close)
 	server := httptest.NewServer(account.Handler())
 	t.Cleanup(server.Close)
-	w := &world{account: account, url: server.URL, ledger: newLedger(t), data: t.TempDir(), env: []string{"RUNPOD_API_KEY=" + sim.DefaultKey}}
+	w := &world{account: account, url: server.URL, ledger: ledger.New(t), data: t.TempDir(), env: []string{"RUNPOD_API_KEY=" + sim.DefaultKey}}
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -69,7 +71,7 @@ func newWorld(t *testing.T, scenario sim.Scenario) *world {
 		return path
 	}
 	rules := write("rules.yaml", quickRules)
-	routes := write("routes.yml", fmt.Sprintf(quickRoutes, w.ledger.server.URL))
+	routes := write("routes.yml", fmt.Sprintf(quickRoutes, w.ledger.URL()))
 	w.config = write("tocsin.yaml", fmt.Sprintf(quickConfig, server.URL, rules, routes))
 	return w
 }
@@ -110,17 +112,17 @@ func TestKilledAtAnyMomentNothingIsLostOrInvented(t *testing.T) {
 		p.WaitFor(0, "query API")
 		// Between two kills: from the first instants of a start to several incidents.
 		<-time.After(time.Duration(random.IntN(5000)) * time.Millisecond)
-		w.ledger.setBroken(random.IntN(3) == 0)
+		w.ledger.SetMood(ledger.Mood{Status: []int{0, 0, http.StatusInternalServerError}[random.IntN(3)]})
 		p.Kill()
 	}
 
 	// Let it run undisturbed until each incident that it told of has ended too.
-	w.ledger.setBroken(false)
+	w.ledger.SetMood(ledger.Mood{})
 	last := w.up(t)
 	last.WaitFor(0, "query API")
-	before := len(told(w.ledger.all()))
-	w.ledger.waitFor(t, "two more incidents, and every alert resolved", func(entries []entry) bool {
-		alerts := told(entries)
+	before := len(ledger.Told(w.ledger.All()))
+	waitFor(t, w.ledger, "two more incidents, and every alert resolved", func(entries []ledger.Entry) bool {
+		alerts := ledger.Told(entries)
 		for _, states := range alerts {
 			if states[len(states)-1].Status != "resolved" {
 				return false
@@ -132,7 +134,7 @@ func TestKilledAtAnyMomentNothingIsLostOrInvented(t *testing.T) {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
 
-	entries := w.ledger.all()
+	entries := w.ledger.All()
 	check(t, entries)
 	began := 0
 	for _, o := range w.account.Occurrences(0, w.account.Elapsed()) {
@@ -140,8 +142,8 @@ func TestKilledAtAnyMomentNothingIsLostOrInvented(t *testing.T) {
 			began++
 		}
 	}
-	if alerts := told(entries); len(alerts) > began {
-		t.Errorf("%d alerts were told of %d incidents: some are invented:%s", len(alerts), began, summary(entries))
+	if alerts := ledger.Told(entries); len(alerts) > began {
+		t.Errorf("%d alerts were told of %d incidents: some are invented:%s", len(alerts), began, ledger.Summary(entries))
 	} else {
 		t.Logf("%d incidents happened, %d were told in %d deliveries", began, len(alerts), len(entries))
 	}
@@ -155,7 +157,7 @@ func TestARestartSaysNothing(t *testing.T) {
 		Events:    []sim.Event{{At: 2 * time.Second, Target: "one", Effect: sim.MaxWorkersZero(30 * time.Second)}},
 	})
 	first := w.up(t)
-	w.ledger.waitFor(t, "the alert fires", func(e []entry) bool { return len(e) == 1 })
+	waitFor(t, w.ledger, "the alert fires", func(e []ledger.Entry) bool { return len(e) == 1 })
 	if code := first.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
@@ -163,15 +165,15 @@ func TestARestartSaysNothing(t *testing.T) {
 	second.WaitFor(0, "query API")
 	second.Kill()
 	third := w.up(t)
-	w.ledger.waitFor(t, "the alert resolves", func(e []entry) bool {
-		return len(e) > 0 && e[len(e)-1].alerts[0].Status == "resolved"
+	waitFor(t, w.ledger, "the alert resolves", func(e []ledger.Entry) bool {
+		return len(e) > 0 && e[len(e)-1].Alerts[0].Status == "resolved"
 	})
 	if code := third.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
-	entries := w.ledger.all()
+	entries := w.ledger.All()
 	check(t, entries)
 	if len(entries) != 2 {
-		t.Errorf("%d deliveries over two restarts, want one firing and one resolved:%s", len(entries), summary(entries))
+		t.Errorf("%d deliveries over two restarts, want one firing and one resolved:%s", len(entries), ledger.Summary(entries))
 	}
 }

@@ -37,28 +37,33 @@ func Main(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // the system clears what is left
 	binary = filepath.Join(dir, "tocsin")
-	if err := build(binary, "cmd/tocsin"); err != nil {
+	if err := Compile(binary, module+"cmd/tocsin"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
+// module begins the import path of everything in this repository.
+const module = "github.com/tocsin-dev/tocsin/"
+
 // Build builds the program in a folder of this repository, such as
 // "services/alerter/cmd/alerter", and returns its path.
-func Build(t *testing.T, folder string) string {
+func Build(t testing.TB, folder string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), filepath.Base(folder))
-	if err := build(program, folder); err != nil {
+	if err := Compile(program, module+folder); err != nil {
 		t.Fatal(err)
 	}
 	return program
 }
 
-func build(program, folder string) error {
-	out, err := exec.Command("go", "build", "-o", program, "github.com/tocsin-dev/tocsin/"+folder).CombinedOutput()
+// Compile builds the command with an import path, for tests whose processes are
+// shared by several tests.
+func Compile(program, path string) error {
+	out, err := exec.Command("go", "build", "-o", program, path).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("build %s: %w\n%s", folder, err, out)
+		return fmt.Errorf("build %s: %w\n%s", path, err, out)
 	}
 	return nil
 }
@@ -67,6 +72,7 @@ func build(program, folder string) error {
 type Process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
+	log  io.Writer     // also gets each line, if there is one
 	done chan struct{} // closed when it has ended
 
 	mu    sync.Mutex
@@ -85,7 +91,14 @@ func Start(t *testing.T, env []string, args ...string) *Process {
 // StartProgram is [Start] for another program than tocsin.
 func StartProgram(t *testing.T, program string, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: command(t.Context(), t, program, env, args), done: make(chan struct{}), grown: make(chan struct{})}
+	return StartLogged(t, nil, program, env, args...)
+}
+
+// StartLogged is [StartProgram] with a place of its own for what the process
+// prints, where it is read in place of the test's log.
+func StartLogged(t *testing.T, log io.Writer, program string, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: command(t.Context(), t, program, env, args), log: log, done: make(chan struct{}), grown: make(chan struct{})}
 	read, write := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = write, write
 	if err := p.cmd.Start(); err != nil {
@@ -100,7 +113,7 @@ func StartProgram(t *testing.T, program string, env []string, args ...string) *P
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		if t.Failed() {
+		if t.Failed() && log == nil {
 			t.Logf("%s %s printed:\n%s", filepath.Base(program), strings.Join(args, " "), p.Output())
 		}
 	})
@@ -133,6 +146,9 @@ func (p *Process) read(r io.Reader) {
 	for {
 		line, err := lines.ReadString('\n')
 		if line != "" {
+			if p.log != nil {
+				_, _ = io.WriteString(p.log, line) // what is lost there is in lines
+			}
 			p.mu.Lock()
 			p.lines = append(p.lines, strings.TrimSuffix(line, "\n"))
 			close(p.grown)
@@ -199,18 +215,32 @@ func holdsAll(line string, words []string) bool {
 // Stop interrupts the process as Ctrl-C does and returns its exit code.
 func (p *Process) Stop() int {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		p.t.Fatalf("interrupt: %v", err)
-	}
+	p.Signal(syscall.SIGINT)
 	return p.Wait()
+}
+
+// Signal sends the process a signal.
+func (p *Process) Signal(sig os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatalf("send %v: %v", sig, err)
+	}
+}
+
+// Ended tells whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Kill ends the process as a power cut would and waits for its end.
 func (p *Process) Kill() {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		p.t.Fatalf("kill: %v", err)
-	}
+	p.Signal(syscall.SIGKILL)
 	p.Wait()
 }
 
