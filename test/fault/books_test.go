@@ -1,0 +1,149 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tocsin-dev/tocsin/internal/bus"
+	"github.com/tocsin-dev/tocsin/internal/event"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	"github.com/tocsin-dev/tocsin/test/fault/model"
+)
+
+// books are what the streams hold, read by a connection of the test's own.
+type books struct {
+	conn *bus.Conn
+
+	model  *model.Model
+	events uint64                // the last message of EVENTS that was read
+	want   map[model.Change]int  // by the model, how often
+	facts  []fact                // what EVENTS holds, in order
+	alerts uint64                // the last message of ALERTS that was read
+	got    map[model.Change]int  // what ALERTS holds, how often
+	told   []*alertv1.Transition // the same, in order
+}
+
+// fact is a message of EVENTS.
+type fact struct {
+	model.Message
+	subject string
+}
+
+// openBooks connects to NATS.
+func openBooks(t *testing.T, url string) *books {
+	t.Helper()
+	conn, err := bus.Connect(t.Context(), bus.Options{URL: url, Name: "fault-books"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	return &books{conn: conn, model: model.New(), want: map[model.Change]int{}, got: map[model.Change]int{}}
+}
+
+// read takes in what was stored since the last time: first EVENTS, then ALERTS,
+// which is then at least as far.
+func (b *books) read(ctx context.Context) error {
+	err := b.rest(ctx, bus.EventsStream, &b.events, func(d bus.Delivery) error {
+		e, err := event.Unmarshal(d.Data)
+		if err != nil {
+			return fmt.Errorf("message %d of EVENTS: %w", d.Seq, err)
+		}
+		address, ok := event.ParseSubject(d.Subject)
+		if !ok {
+			return fmt.Errorf("message %d of EVENTS has the subject %s", d.Seq, d.Subject)
+		}
+		m := model.Message{Seq: d.Seq, Time: d.Time, Partition: address.Partition, Event: e}
+		b.facts = append(b.facts, fact{m, d.Subject})
+		changes, err := b.model.Apply(m)
+		for _, c := range changes {
+			b.want[c]++
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return b.rest(ctx, bus.AlertsStream, &b.alerts, func(d bus.Delivery) error {
+		var batch alertv1.TransitionBatch
+		if err := proto.Unmarshal(d.Data, &batch); err != nil {
+			return fmt.Errorf("message %d of ALERTS: %w", d.Seq, err)
+		}
+		for _, tr := range batch.GetTransitions() {
+			b.told = append(b.told, tr)
+			b.got[changeOf(tr)]++
+		}
+		return nil
+	})
+}
+
+// changeOf returns what the model calls a transition.
+func changeOf(tr *alertv1.Transition) model.Change {
+	return model.Change{
+		Key:    keyOf(tr.GetAlert()),
+		Seq:    tr.GetCause().GetSequence(),
+		Firing: tr.GetKind() == alertv1.TransitionKind_TRANSITION_KIND_FIRING,
+	}
+}
+
+func keyOf(a *alertv1.Alert) model.Key {
+	return model.Key{Rule: a.GetLabels()["alertname"], Endpoint: a.GetLabels()["endpoint_id"]}
+}
+
+// rest reads a stream from after *last to its end.
+func (b *books) rest(ctx context.Context, stream string, last *uint64, handle func(bus.Delivery) error) error {
+	state, err := b.conn.StreamState(ctx, stream)
+	if err != nil || state.LastSeq <= *last {
+		return err
+	}
+	done := errors.New("done")
+	err = b.conn.Read(ctx, bus.ReadOptions{Stream: stream, From: *last + 1}, func(d bus.Delivery) error {
+		if d.Seq != *last+1 {
+			return fmt.Errorf("%s goes on with %d after %d", stream, d.Seq, *last)
+		}
+		if err := handle(d); err != nil {
+			return err
+		}
+		if *last = d.Seq; d.Seq >= state.LastSeq {
+			return done
+		}
+		return nil
+	})
+	if errors.Is(err, done) {
+		return nil
+	}
+	return err
+}
+
+// differences compares what EVENTS must have led to with what ALERTS holds. Of
+// what is missing, more may come; what is invented or doubled is wrong for good.
+func (b *books) differences() (missing, wrong []string) {
+	for c, n := range b.want {
+		if b.got[c] < n {
+			missing = append(missing, "not in ALERTS: "+c.String())
+		}
+	}
+	for c, n := range b.got {
+		switch want := b.want[c]; {
+		case want == 0 && c.Seq <= b.events:
+			wrong = append(wrong, "invented in ALERTS: "+c.String())
+		case want > 0 && n > want:
+			wrong = append(wrong, "in ALERTS "+strconv.Itoa(n)+" times: "+c.String())
+		}
+	}
+	return missing, wrong
+}
+
+// list joins lines, bounded.
+func list(lines []string) string {
+	const most = 40
+	if len(lines) > most {
+		lines = append(lines[:most:most], fmt.Sprintf("... and %d more", len(lines)-most))
+	}
+	return "\n  " + strings.Join(lines, "\n  ")
+}

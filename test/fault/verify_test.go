@@ -1,0 +1,238 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/internal/rpc"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
+	"github.com/tocsin-dev/tocsin/test/fault/model"
+	"github.com/tocsin-dev/tocsin/test/fault/plan"
+	"github.com/tocsin-dev/tocsin/test/internal/ledger"
+)
+
+// incident is what ALERTS holds of an alert.
+type incident struct {
+	*alertv1.Alert
+	over bool
+}
+
+// incidents returns what ALERTS holds of each alert, by its id.
+func (b *books) incidents() map[string]incident {
+	all := map[string]incident{}
+	for _, tr := range b.told {
+		all[tr.GetAlert().GetId()] = incident{tr.GetAlert(), tr.GetKind() == alertv1.TransitionKind_TRANSITION_KIND_RESOLVED}
+	}
+	return all
+}
+
+// look compares all accounts. What is missing may still come; what is wrong stays
+// so.
+func (r *run) look(ctx context.Context) (missing, wrong []string) {
+	// First what was received, then what it must come from.
+	received := map[string][]ledger.Entry{}
+	for name, l := range r.stack.Ledgers {
+		received[name] = l.All()
+	}
+	if err := r.books.read(ctx); err != nil {
+		if ctx.Err() == nil {
+			return nil, []string{"the streams cannot be read: " + err.Error()}
+		}
+		return []string{err.Error()}, nil
+	}
+	missing, wrong = r.books.differences()
+	for _, name := range plan.Receivers {
+		lacks, invented := compare(name, r.books.incidents(), received[name])
+		missing, wrong = append(missing, lacks...), append(wrong, invented...)
+	}
+	missing = append(missing, r.ending()...)
+	for _, name := range []string{plan.Alerter1, plan.Alerter2} {
+		missing = append(missing, r.active(ctx, name)...)
+	}
+	missing = append(missing, r.jobs()...)
+	slices.Sort(missing)
+	slices.Sort(wrong)
+	return missing, wrong
+}
+
+// compare compares what a receiver was told with what ALERTS holds.
+func compare(receiver string, incidents map[string]incident, entries []ledger.Entry) (missing, wrong []string) {
+	byName := map[string]incident{}
+	for id, in := range incidents {
+		if receiver == plan.Grouped {
+			id = ledger.Incident(in.GetFingerprint(), in.GetFiredAt().AsTime())
+		}
+		byName[id] = in
+	}
+	last := map[string]ledger.Alert{}
+	for id, states := range ledger.Told(entries) {
+		for _, a := range states {
+			if a.Sequence >= last[id].Sequence {
+				last[id] = a
+			}
+		}
+	}
+	for id, in := range byName {
+		want := "firing"
+		if in.over {
+			want = "resolved"
+		}
+		if got, told := last[id]; !told || got.Status != want {
+			missing = append(missing, fmt.Sprintf("%s was not told that %s (%v) is %s; told last: %q", receiver, id, keyOf(in.Alert), want, got.Status))
+		}
+	}
+	for _, e := range entries {
+		for _, a := range e.Alerts {
+			if _, known := byName[a.ID]; !known {
+				wrong = append(wrong, fmt.Sprintf("%s was told of an invented alert: %s %v", receiver, a.ID, a.Labels))
+			}
+		}
+	}
+	return missing, wrong
+}
+
+// ending compares what fires by the model with how the account is in the end.
+func (r *run) ending() (missing []string) {
+	firing := r.books.model.Firing()
+	check := func(rule, endpoint string, want bool) {
+		if k := (model.Key{Rule: rule, Endpoint: endpoint}); firing[k] != want {
+			missing = append(missing, fmt.Sprintf("in the end %v of %s must fire: %v", rule, endpoint, want))
+		}
+	}
+	for endpoint, jobs := range r.plan.Final {
+		check("Waiting", endpoint, jobs > model.Above)
+		check("Overdue", endpoint, jobs > model.Above)
+		if jobs == 0 || jobs > model.Above { // in between it depends on what was
+			check("Latched", endpoint, jobs > 0)
+		}
+	}
+	return missing
+}
+
+// active compares what an alerter says fires with what does by the model and by
+// ALERTS.
+func (r *run) active(ctx context.Context, alerter string) (missing []string) {
+	conn, err := rpc.Dial(r.stack.Dial(alerter), rpc.DialOptions{})
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer func() { _ = conn.Close() }()
+	answer, err := queryv1.NewQueryServiceClient(conn).ListAlerts(ctx, &queryv1.ListAlertsRequest{
+		PageSize: 1000, States: []alertv1.AlertState{alertv1.AlertState_ALERT_STATE_FIRING},
+	})
+	if err != nil {
+		return []string{fmt.Sprintf("%s does not say what fires: %v", alerter, err)}
+	}
+	got := map[model.Key]string{}
+	for _, a := range answer.GetAlerts() {
+		got[keyOf(a)] = a.GetId()
+	}
+	want := map[model.Key]string{}
+	for id, in := range r.books.incidents() {
+		if !in.over {
+			want[keyOf(in.Alert)] = id
+		}
+	}
+	firing := r.books.model.Firing()
+	for k := range firing {
+		if got[k] == "" || got[k] != want[k] {
+			missing = append(missing, fmt.Sprintf("%s says of %v, which fires as %q: %q", alerter, k, want[k], got[k]))
+		}
+	}
+	for k, id := range got {
+		if !firing[k] {
+			missing = append(missing, fmt.Sprintf("%s says that %v fires as %s, and it does not", alerter, k, id))
+		}
+	}
+	return missing
+}
+
+// jobs looks for the facts of the jobs that were acknowledged, and of those that
+// were not registered but told by RunPod.
+func (r *run) jobs() (missing []string) {
+	registered, ended := map[string]int{}, map[string]int{}
+	for _, f := range r.books.facts {
+		if j := f.Event.GetJobRegistered(); j != nil {
+			registered[j.GetJobId()]++
+		}
+		if j := f.Event.GetJobTransitioned(); j.GetState() == eventv1.JobState_JOB_STATE_COMPLETED {
+			ended[j.GetJobId()]++
+		}
+	}
+	acked := r.client.acked()
+	if len(acked) < len(r.plan.Jobs) {
+		missing = append(missing, fmt.Sprintf("%d of %d registrations are acknowledged", len(acked), len(r.plan.Jobs)))
+	}
+	for _, j := range acked {
+		if registered[j.ID] != 1 {
+			missing = append(missing, fmt.Sprintf("the acknowledged registration of %s is in EVENTS %d times", j.ID, registered[j.ID]))
+		}
+		if ended[j.ID] != 1 {
+			missing = append(missing, fmt.Sprintf("the end of %s is in EVENTS %d times", j.ID, ended[j.ID]))
+		}
+	}
+	return missing
+}
+
+// audit checks what must hold of everything that came, when it has settled.
+func (r *run) audit() (wrong []string) {
+	wrong = append(wrong, r.wrong...)
+	for _, name := range plan.Receivers {
+		entries := r.stack.Ledgers[name].All()
+		for _, w := range append(ledger.Repeats(entries), ledger.Order(entries, !r.plan.Has(holdsUp))...) {
+			wrong = append(wrong, name+": "+w)
+		}
+	}
+	names := map[string]uint64{}
+	samples := map[string]fact{}
+	for _, f := range r.books.facts {
+		if id := f.Event.GetId(); id != "" {
+			if first := names[id]; first != 0 {
+				wrong = append(wrong, fmt.Sprintf("messages %d and %d of EVENTS are the same fact %s", first, f.Seq, id))
+			}
+			names[id] = f.Seq
+		}
+		if err := r.sample(f, samples); err != nil {
+			wrong = append(wrong, fmt.Sprintf("message %d of EVENTS: %v", f.Seq, err))
+		}
+	}
+	return wrong
+}
+
+// holdsUp tells the faults that can hold up a request until after a later one.
+func holdsUp(f plan.Fault) bool {
+	switch f.Kind {
+	case plan.Pause:
+		return f.Who == plan.Notifier1 || f.Who == plan.Notifier2
+	case plan.Stall:
+		return slices.ContainsFunc(plan.Receivers, func(r string) bool { return f.Who == plan.To(plan.Notifiers, r) })
+	}
+	return false
+}
+
+// sample checks that a sample says what RunPod answered, and that one which is
+// there again says the same.
+func (r *run) sample(f fact, seen map[string]fact) error {
+	s := f.Event.GetHealthSampled()
+	if s == nil {
+		return nil
+	}
+	endpoint := f.Event.GetTarget().GetId()
+	level, given := r.stack.Account.Given(endpoint, s.GetJobs().GetCompleted())
+	if !given || level != s.GetJobs().GetInQueue() {
+		return fmt.Errorf("%s never answered %v", endpoint, s.GetJobs())
+	}
+	key := fmt.Sprint(event.Token(f.Event.GetTarget()), " ", s.GetJobs().GetCompleted())
+	if first, again := seen[key]; again && !proto.Equal(first.Event.GetHealthSampled(), s) {
+		return errors.New("an answer became two samples")
+	}
+	seen[key] = f
+	return nil
+}
