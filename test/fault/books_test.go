@@ -120,16 +120,18 @@ func (b *books) rest(ctx context.Context, stream string, last *uint64, handle fu
 	return err
 }
 
-// differences compares what EVENTS must have led to with what ALERTS holds. Of
-// what is missing, more may come; what is invented or doubled is wrong for good.
-func (b *books) differences() (missing, wrong []string) {
+// differences compares what EVENTS must have led to after a message with what
+// ALERTS holds. Of what is missing, more may come; what is invented or doubled is
+// wrong for good.
+func (b *books) differences(after uint64) (missing, wrong []string) {
 	for c, n := range b.want {
-		if b.got[c] < n {
+		if c.Seq > after && b.got[c] < n {
 			missing = append(missing, "not in ALERTS: "+c.String())
 		}
 	}
 	for c, n := range b.got {
 		switch want := b.want[c]; {
+		case c.Seq <= after:
 		case want == 0 && c.Seq <= b.events:
 			wrong = append(wrong, "invented in ALERTS: "+c.String())
 		case want > 0 && n > want:

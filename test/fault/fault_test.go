@@ -94,7 +94,7 @@ func one(t *testing.T, p plan.Plan) {
 	r := begin(t, p, dir)
 	r.play()
 	played := time.Now()
-	missing, wrong := r.settle()
+	missing, wrong := r.conclude()
 	t.Logf("%v\nsettled after %v: %s", p, time.Since(played).Round(time.Millisecond), r.summary())
 	wrong = append(wrong, r.audit()...)
 	wrong = append(wrong, r.stack.Stop()...)

@@ -82,6 +82,17 @@ type Model struct {
 // New returns the state before the first message.
 func New() *Model { return &Model{} }
 
+// Begin has the rules in force before the first message, as they are when a
+// state is rebuilt from what is left of a log.
+func (m *Model) Begin() {
+	for i := range m.partitions {
+		m.partitions[i].active = anyRules
+	}
+}
+
+// anyRules stands for the hash of the rules in force where it is not known.
+const anyRules = "any"
+
 // Apply applies the next message and returns what it changed. Its error says
 // that the log holds what the model does not know.
 func (m *Model) Apply(msg Message) ([]Change, error) {
@@ -155,11 +166,13 @@ func (p *partition) apply(e *eventv1.Event) error {
 	case *eventv1.Event_Tick, *eventv1.Event_CollectorStarted:
 		return nil
 	case *eventv1.Event_RuleSetActivated:
-		if p.active != f.RuleSetActivated.GetHash() {
-			p.active = f.RuleSetActivated.GetHash()
-			for _, t := range p.targets {
-				p.judge(t)
-			}
+		before := p.active
+		p.active = f.RuleSetActivated.GetHash()
+		if before == p.active || before == anyRules {
+			return nil
+		}
+		for _, t := range p.targets {
+			p.judge(t)
 		}
 		return nil
 	}

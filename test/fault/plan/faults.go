@@ -36,6 +36,14 @@ const (
 	Hang Kind = "hang"
 	// Drop makes a receiver take in what it is sent and close the connection.
 	Drop Kind = "drop"
+	// Clock moves the wall clock of a process by the fault's Offset, and then back.
+	Clock Kind = "clock"
+	// Wipe kills NATS and starts it again without its data: all of it, or the
+	// stream called Part.
+	Wipe Kind = "wipe"
+	// Rollback copies NATS's data and later kills NATS and starts it with the copy:
+	// of all of its data, or of the stream called Part.
+	Rollback Kind = "rollback"
 )
 
 // Fault is that something breaks, for a while.
@@ -44,11 +52,22 @@ type Fault struct {
 	Who  string
 	At   time.Duration
 	For  time.Duration
+	// Offset is by how much a clock moves.
+	Offset time.Duration
+	// Part is the stream whose data is meant; empty means all.
+	Part string
 }
 
 // String tells the fault in a line.
 func (f Fault) String() string {
-	return fmt.Sprintf("%6.2fs %-8s %s for %v", f.At.Seconds(), f.Kind, f.Who, f.For.Round(time.Millisecond))
+	text := fmt.Sprintf("%6.2fs %-8s %s for %v", f.At.Seconds(), f.Kind, f.Who, f.For.Round(time.Millisecond))
+	if f.Offset != 0 {
+		text += fmt.Sprintf(" by %v", f.Offset.Round(time.Second))
+	}
+	if f.Part != "" {
+		text += " of " + f.Part
+	}
+	return text
 }
 
 // End is when it is over.
@@ -104,12 +123,46 @@ var choices = []choice{
 	{2, Throttle, []string{Moody, Grouped}, 300 * ms, 5000 * ms},
 	{2, Hang, []string{Moody, Grouped, RunPod}, 300 * ms, 5000 * ms},
 	{3, Drop, []string{Steady, Moody, Grouped}, 300 * ms, 4000 * ms},
+	{4, Clock, []string{NATS}, 500 * ms, 15000 * ms},
+	{2, Clock, Services, 500 * ms, 10000 * ms},
+}
+
+// leastOffset and mostOffset bound by how much clocks move: less than what the
+// event log remembers ids for.
+const leastOffset, mostOffset = 2 * time.Second, 20 * time.Minute
+
+// lossy are the faults that lose what NATS holds. One in lossyOf runs has one.
+var lossy = []Fault{
+	{Kind: Wipe, Who: NATS}, {Kind: Wipe, Who: NATS, Part: Events},
+	{Kind: Rollback, Who: NATS}, {Kind: Rollback, Who: NATS, Part: Events},
+}
+
+// Loses tells whether the plan loses what a stream holds.
+func (p Plan) Loses(stream string) bool {
+	return p.Has(func(f Fault) bool {
+		return (f.Kind == Wipe || f.Kind == Rollback) && (f.Part == "" || f.Part == stream)
+	})
+}
+
+const (
+	lossyOf             = 5
+	leastAway, mostAway = 50 * ms, 1500 * ms
+	leastGap, mostGap   = 1 * time.Second, 6 * time.Second
+	leastLossy          = 4 * time.Second // so that there is something to lose
+)
+
+// Lossy tells whether the plan loses what NATS holds.
+func (p Plan) Lossy() bool {
+	return p.Has(func(f Fault) bool { return f.Kind == Wipe || f.Kind == Rollback })
 }
 
 // drawFaults draws faults of which no two befall the same at a time.
 func drawFaults(r *rand.Rand) []Fault {
 	n := leastFaults + r.IntN(mostFaults-leastFaults+1)
 	var all []Fault
+	if r.IntN(lossyOf) == 0 {
+		all = append(all, drawLoss(r))
+	}
 	for tries := 0; len(all) < n && tries < 20*n; tries++ {
 		f := draw(r)
 		clashes := func(o Fault) bool { return o.Who == f.Who && o.At <= f.End()+100*ms && f.At <= o.End()+100*ms }
@@ -132,7 +185,24 @@ func draw(r *rand.Rand) Fault {
 			continue
 		}
 		begin := between(r, 0, Length-time.Second)
-		return Fault{c.kind, c.who[r.IntN(len(c.who))], begin, min(between(r, c.least, c.most), Length-begin)}
+		f := Fault{Kind: c.kind, Who: c.who[r.IntN(len(c.who))], At: begin, For: min(between(r, c.least, c.most), Length-begin)}
+		if f.Kind == Clock {
+			if f.Offset = between(r, leastOffset, mostOffset); r.IntN(2) == 0 {
+				f.Offset = -f.Offset
+			}
+		}
+		return f
 	}
 	panic("weights do not add up") // unreachable: at is below their sum
+}
+
+// drawLoss draws how NATS loses what it holds.
+func drawLoss(r *rand.Rand) Fault {
+	f := lossy[r.IntN(len(lossy))]
+	f.At = between(r, leastLossy, Length-mostGap)
+	f.For = between(r, leastAway, mostAway)
+	if f.Kind == Rollback {
+		f.For = between(r, leastGap, mostGap)
+	}
+	return f
 }

@@ -11,6 +11,9 @@ const (
 	Notifier2 = "notifier2"
 )
 
+// Events is the stream of events in NATS.
+const Events = "EVENTS"
+
 // Services are the processes that are Tocsin's: two of each that may have two.
 var Services = []string{Collector, Alerter1, Alerter2, Notifier1, Notifier2}
 

@@ -5,15 +5,18 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/servertest"
 	"github.com/tocsin-dev/tocsin/test/fault/account"
+	"github.com/tocsin-dev/tocsin/test/fault/clock"
 	"github.com/tocsin-dev/tocsin/test/fault/model"
 	"github.com/tocsin-dev/tocsin/test/fault/plan"
 	"github.com/tocsin-dev/tocsin/test/internal/ledger"
@@ -77,7 +80,6 @@ type node struct {
 	args    []string
 	log     *os.File
 	running *process.Process // nil while it is killed
-	paused  bool
 }
 
 // Start starts everything, and returns before it works.
@@ -169,7 +171,6 @@ func (s *Stack) Pause(name string) {
 		s.redis.Pause(s.t)
 		return
 	}
-	s.nodes[name].paused = true
 	s.nodes[name].running.Signal(syscall.SIGSTOP)
 }
 
@@ -180,7 +181,6 @@ func (s *Stack) Resume(name string) {
 		s.redis.Resume(s.t)
 		return
 	}
-	s.nodes[name].paused = false
 	s.nodes[name].running.Signal(syscall.SIGCONT)
 }
 
@@ -188,6 +188,27 @@ func (s *Stack) Resume(name string) {
 func (s *Stack) Flush() {
 	s.t.Helper()
 	s.redis.FlushAll(s.t)
+}
+
+// MoveClock makes the wall clock of a process differ from the machine's.
+func (s *Stack) MoveClock(name string, offset time.Duration) {
+	s.t.Helper()
+	c, err := clock.Of(s.nodes[name].running.PID())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for {
+		s.Pause(name)
+		err := c.Move(offset)
+		s.Resume(name)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, clock.ErrBusy) {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // Link returns the proxy of a connection.
