@@ -27,8 +27,9 @@ func (e FormatError) Error() string {
 // Newer is true when a later version wrote the state.
 func (e FormatError) Newer() bool { return e.Format > stateFormat }
 
-// Restore reads what Snapshot wrote. Its error says that the bytes are
-// something else, or wraps an FormatError.
+// Restore reads what Snapshot wrote. All of it counts as changed, so that the
+// next Delta holds the whole state. Its error says that the bytes are something
+// else, or wraps an FormatError.
 func Restore(data []byte, speed float64) (*Partition, error) {
 	var s statev1.Snapshot
 	if err := proto.Unmarshal(data, &s); err != nil {
@@ -41,6 +42,15 @@ func Restore(data []byte, speed float64) (*Partition, error) {
 	targets, active := entries(s.GetTargets()), entries(s.GetActive())
 	if err := p.load(targets, active); err != nil {
 		return nil, fmt.Errorf("decode snapshot: %w", err)
+	}
+	for _, t := range p.targets {
+		p.touch(t)
+		if t.jobs != nil {
+			p.touchJobs(t)
+		}
+	}
+	for _, a := range p.byID {
+		p.touchAlert(a)
 	}
 	return p, nil
 }

@@ -196,6 +196,43 @@ func TestASnapshotOfARestoredStateIsTheSame(t *testing.T) {
 	}
 }
 
+// TestARestoredStateIsWrittenWhole writes a snapshot into an empty store, as an
+// owner does that found none, and reads it back before anything changed.
+func TestARestoredStateIsWrittenWhole(t *testing.T) {
+	program := compile(t, everything)
+	w := newWorld(3, program, program)
+	p := NewPartition(7, "log", 1)
+	for range 500 {
+		if _, err := p.Step(w.next(), known(program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := p.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := Restore(want, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis := &store{targets: map[string][]byte{}, active: map[string][]byte{}}
+	redis.write(restored.Delta())
+	if len(redis.targets) == 0 || len(redis.active) == 0 {
+		t.Errorf("%d targets and %d alerts are written", len(redis.targets), len(redis.active))
+	}
+	loaded, err := Load(redis.head, redis.targets, redis.active, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := loaded.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(want) {
+		t.Errorf("a restored state of %d bytes became one of %d in the store", len(want), len(got))
+	}
+}
+
 func TestAMessageIsAppliedOnce(t *testing.T) {
 	all := compile(t, everything)
 	w := newWorld(6, all)
