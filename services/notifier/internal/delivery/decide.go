@@ -215,7 +215,9 @@ func (l *lane) repeatDue(start time.Time) time.Time {
 
 // messageID names a message by what it says to whom: a hash of everything that
 // its body is made from. The same alerts at another sequence are another message,
-// since the body tells the sequence and may tell newer evidence.
+// since the body tells the sequence and may tell newer evidence. So are alerts
+// that began or ended at another instant: where ALERTS was rolled back, its
+// sequences are given anew.
 func (c *Core) messageID(l *lane, ms []*member, sequence uint64, repeat bool) string {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%q %q %q\n", l.key.Receiver, l.key.Integration, l.key.GroupKey)
@@ -224,7 +226,8 @@ func (c *Core) messageID(l *lane, ms []*member, sequence uint64, repeat bool) st
 		_, _ = fmt.Fprintf(h, "again after %d\n", l.toldAt.UnixNano())
 	}
 	for _, m := range ms {
-		_, _ = fmt.Fprintf(h, "%q %d %d\n", m.alert.id, m.alert.state.GetState(), m.alert.version)
+		_, _ = fmt.Fprintf(h, "%q %d %d %d %d\n", m.alert.id, m.alert.state.GetState(), m.alert.version,
+			instant(m.alert.state.GetFiredAt()).UnixNano(), instant(m.alert.state.GetResolvedAt()).UnixNano())
 	}
 	return "msg_" + hex.EncodeToString(h.Sum(nil)[:16])
 }

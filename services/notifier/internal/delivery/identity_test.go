@@ -31,3 +31,25 @@ func TestOtherBytesHaveAnotherID(t *testing.T) {
 		t.Errorf("%s is the id of two bodies:\n%s\n%s", first.ID, first.Body.Bytes, third.Body.Bytes)
 	}
 }
+
+// TestWhatIsToldAgainAfterARollbackHasAnotherID ends an alert, and ends it later
+// at the same place of ALERTS, as happens when the stream is rolled back.
+func TestWhatIsToldAgainAfterARollbackHasAnotherID(t *testing.T) {
+	end := func(after time.Duration) Attempt {
+		w := newWorld(t, single, both)
+		w.fire("a", name("A"))
+		w.finish(told)
+		w.now = w.now.Add(after)
+		w.resolve("a", name("A"))
+		w.wait(time.Second)
+		a, _ := w.finish(told)
+		return a
+	}
+	first, again, other := end(time.Minute), end(time.Minute), end(2*time.Minute)
+	if first.ID != again.ID {
+		t.Errorf("the same end is called %s and %s", first.ID, again.ID)
+	}
+	if first.ID == other.ID {
+		t.Errorf("two ends are both called %s", first.ID)
+	}
+}
