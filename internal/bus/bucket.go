@@ -29,12 +29,14 @@ type BucketConfig struct {
 type Bucket struct {
 	conn   *Conn
 	kv     jetstream.KeyValue
+	wanted jetstream.KeyValueConfig
 	stream string
 	prefix string
 }
 
-// Bucket opens the bucket and creates it when it does not exist. An existing
-// one that differs from cfg gives a *MismatchError and is left as it is.
+// Bucket opens the bucket and creates it when it does not exist, now or later:
+// a server that lost its data must not stop those who ran on. An existing one
+// that differs from cfg gives a *MismatchError and is left as it is.
 func (c *Conn) Bucket(ctx context.Context, cfg BucketConfig) (*Bucket, error) {
 	wanted := jetstream.KeyValueConfig{
 		Bucket:   cfg.Name,
@@ -47,21 +49,36 @@ func (c *Conn) Bucket(ctx context.Context, cfg BucketConfig) (*Bucket, error) {
 	if cfg.TTL > 0 {
 		wanted.LimitMarkerTTL = markerTTL
 	}
-	b := &Bucket{conn: c, stream: "KV_" + cfg.Name, prefix: "$KV." + cfg.Name + "."}
+	b := &Bucket{conn: c, wanted: wanted, stream: "KV_" + cfg.Name, prefix: "$KV." + cfg.Name + "."}
 	err := c.persist(ctx, func(ctx context.Context) (err error) {
-		b.kv, err = c.js.KeyValue(ctx, cfg.Name)
-		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			b.kv, err = c.js.CreateKeyValue(ctx, wanted)
-		}
-		if errors.Is(err, jetstream.ErrBucketExists) {
-			b.kv, err = c.js.KeyValue(ctx, cfg.Name)
-		}
+		b.kv, _, err = b.open(ctx)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Name, err)
 	}
 	return b, b.check(ctx, wanted)
+}
+
+// open finds the bucket, or creates it, and reports whether it did that.
+func (b *Bucket) open(ctx context.Context) (kv jetstream.KeyValue, created bool, err error) {
+	kv, err = b.conn.js.KeyValue(ctx, b.wanted.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = b.conn.js.CreateKeyValue(ctx, b.wanted)
+		created = err == nil
+	}
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		kv, err = b.conn.js.KeyValue(ctx, b.wanted.Bucket)
+	}
+	return kv, created, err
+}
+
+// kept returns a request to the bucket with the remedy for its being gone.
+func (b *Bucket) kept(request func(context.Context) error) func(context.Context) error {
+	return b.conn.kept(b.stream, request, func(ctx context.Context) (bool, error) {
+		_, created, err := b.open(ctx)
+		return created, err
+	})
 }
 
 // check compares the bucket with what is needed.
@@ -91,7 +108,11 @@ func (b *Bucket) check(ctx context.Context, wanted jetstream.KeyValueConfig) err
 // Get returns the value of key and its revision. ok is false when there is
 // none. The bucket's leader answers it, so it sees every earlier write.
 func (b *Bucket) Get(ctx context.Context, key string) (value []byte, rev uint64, ok bool, err error) {
-	m, ok, err := b.conn.stored(ctx, b.stream, msgRequest{LastBySubject: b.prefix + key})
+	var m storedMsg
+	err = b.kept(func(ctx context.Context) (err error) {
+		m, ok, err = b.conn.stored(ctx, b.stream, msgRequest{LastBySubject: b.prefix + key})
+		return err
+	})(ctx)
 	if err != nil {
 		return nil, 0, false, fmt.Errorf("get key %s: %w", key, err)
 	}
@@ -105,10 +126,10 @@ func (b *Bucket) Get(ctx context.Context, key string) (value []byte, rev uint64,
 // is retried until ctx ends.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte) (uint64, error) {
 	var rev uint64
-	err := b.conn.persist(ctx, func(ctx context.Context) (err error) {
+	err := b.conn.persist(ctx, b.kept(func(ctx context.Context) (err error) {
 		rev, err = b.kv.Put(ctx, key, value)
 		return err
-	})
+	}))
 	if err != nil {
 		return 0, fmt.Errorf("put key %s: %w", key, err)
 	}
@@ -120,10 +141,10 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte) (uint64, err
 // tell.
 func (b *Bucket) Create(ctx context.Context, key string, value []byte) (uint64, error) {
 	var rev uint64
-	err := b.conn.once(ctx, attemptLimit, func(ctx context.Context) (err error) {
+	err := b.conn.once(ctx, attemptLimit, b.kept(func(ctx context.Context) (err error) {
 		rev, err = b.kv.Create(ctx, key, value)
 		return err
-	})
+	}))
 	switch {
 	case errors.Is(err, jetstream.ErrKeyExists):
 		return 0, fmt.Errorf("create key %s: %w", key, ErrExists)
@@ -138,10 +159,10 @@ func (b *Bucket) Create(ctx context.Context, key string, value []byte) (uint64, 
 // that a Get must tell.
 func (b *Bucket) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
 	var next uint64
-	err := b.conn.once(ctx, attemptLimit, func(ctx context.Context) (err error) {
+	err := b.conn.once(ctx, attemptLimit, b.kept(func(ctx context.Context) (err error) {
 		next, err = b.kv.Update(ctx, key, value, rev)
 		return err
-	})
+	}))
 	switch {
 	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
 		return 0, fmt.Errorf("update key %s at revision %d: %w", key, rev, ErrWrongSequence)
@@ -154,7 +175,7 @@ func (b *Bucket) Update(ctx context.Context, key string, value []byte, rev uint6
 // Delete removes key's value; a key without one is no error. It is retried
 // until ctx ends.
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	err := b.conn.persist(ctx, func(ctx context.Context) error { return b.kv.Delete(ctx, key) })
+	err := b.conn.persist(ctx, b.kept(func(ctx context.Context) error { return b.kv.Delete(ctx, key) }))
 	if err != nil {
 		return fmt.Errorf("delete key %s: %w", key, err)
 	}
@@ -175,13 +196,13 @@ func (b *Bucket) deleteAt(ctx context.Context, key string, rev uint64) error {
 // Keys returns the keys that have a value, sorted.
 func (b *Bucket) Keys(ctx context.Context) ([]string, error) {
 	var keys []string
-	err := b.conn.persist(ctx, func(ctx context.Context) (err error) {
+	err := b.conn.persist(ctx, b.kept(func(ctx context.Context) (err error) {
 		keys, err = b.kv.Keys(ctx)
 		if errors.Is(err, jetstream.ErrNoKeysFound) {
 			return nil
 		}
 		return err
-	})
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}

@@ -222,6 +222,29 @@ func (c *Conn) persistFor(ctx context.Context, limit time.Duration, request func
 	}
 }
 
+// kept returns request with a remedy for what it stands on being gone: open finds
+// that or creates it anew, and reports the latter. Then the request, of which
+// nothing can have been stored, is made again, once.
+func (c *Conn) kept(stream string, request func(context.Context) error, open func(context.Context) (created bool, err error)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := request(ctx)
+		if !homeless(err) {
+			return err
+		}
+		openErr := c.once(ctx, attemptLimit, func(ctx context.Context) error {
+			created, err := open(ctx)
+			if created {
+				c.log.ErrorContext(ctx, "what was kept in a stream is gone; a new one begins", "stream", stream)
+			}
+			return err
+		})
+		if openErr != nil {
+			return err // the server is not ready, or does not allow it
+		}
+		return request(ctx)
+	}
+}
+
 // once runs one request, which ends after limit or when the connection is lost.
 func (c *Conn) once(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
 	bounded, cancel := c.link.bound(ctx, limit)

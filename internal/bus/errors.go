@@ -190,6 +190,20 @@ func passing(err error) bool {
 	return api != nil && (api.Code == statusUnavailable || api.Code == statusTooManyRequests)
 }
 
+// homeless reports whether err may mean that the stream of a request does not
+// exist: the server says so, or nobody took the request.
+func homeless(err error) bool {
+	for _, is := range []error{
+		ErrStreamNotFound, jetstream.ErrStreamNotFound, jetstream.ErrNoStreamResponse, nats.ErrNoResponders,
+		nats.ErrStreamNotFound, // of the parts of nats.go that stand on its older API
+	} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return errors.Is(kindOf(err), ErrStreamNotFound)
+}
+
 // unknown reports whether err leaves open what became of a request: it is not
 // the server's answer.
 func unknown(err error) bool {

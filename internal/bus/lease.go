@@ -206,10 +206,10 @@ func (l *Leases) drop(lease *Lease, lost bool) {
 // Owners returns who holds which lease, by the leases' names.
 func (l *Leases) Owners(ctx context.Context) (map[string]string, error) {
 	var owners map[string]string
-	err := l.conn.persist(ctx, func(ctx context.Context) (err error) {
+	err := l.conn.persist(ctx, l.bucket.kept(func(ctx context.Context) (err error) {
 		owners, err = l.owners(ctx)
 		return err
-	})
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("list owners of leases: %w", err)
 	}

@@ -13,24 +13,17 @@ import (
 // Objects is a store of named blobs of any size, in chunks of 128 KiB with a
 // digest that is checked when they are read.
 type Objects struct {
-	conn  *Conn
-	store jetstream.ObjectStore
+	conn   *Conn
+	store  jetstream.ObjectStore
+	bucket string
 }
 
 // Objects opens the store and creates it, on disk and without limits, when it
-// does not exist.
+// does not exist, now or later.
 func (c *Conn) Objects(ctx context.Context, bucket string) (*Objects, error) {
-	o := &Objects{conn: c}
+	o := &Objects{conn: c, bucket: bucket}
 	err := c.persist(ctx, func(ctx context.Context) (err error) {
-		o.store, err = c.js.ObjectStore(ctx, bucket)
-		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			o.store, err = c.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
-				Bucket: bucket, Storage: jetstream.FileStorage, Replicas: c.replicas,
-			})
-		}
-		if errors.Is(err, jetstream.ErrBucketExists) {
-			o.store, err = c.js.ObjectStore(ctx, bucket)
-		}
+		o.store, _, err = o.open(ctx)
 		return err
 	})
 	if err != nil {
@@ -39,14 +32,37 @@ func (c *Conn) Objects(ctx context.Context, bucket string) (*Objects, error) {
 	return o, nil
 }
 
+// open finds the store, or creates it, and reports whether it did that.
+func (o *Objects) open(ctx context.Context) (store jetstream.ObjectStore, created bool, err error) {
+	store, err = o.conn.js.ObjectStore(ctx, o.bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		store, err = o.conn.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
+			Bucket: o.bucket, Storage: jetstream.FileStorage, Replicas: o.conn.replicas,
+		})
+		created = err == nil
+	}
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		store, err = o.conn.js.ObjectStore(ctx, o.bucket)
+	}
+	return store, created, err
+}
+
+// kept is [Bucket.kept] for the store.
+func (o *Objects) kept(request func(context.Context) error) func(context.Context) error {
+	return o.conn.kept("OBJ_"+o.bucket, request, func(ctx context.Context) (bool, error) {
+		_, created, err := o.open(ctx)
+		return created, err
+	})
+}
+
 // Put stores data under name, in place of what was there. Readers see the old
 // content, the new, or an error while it is being replaced, never a mixture. It
 // is retried until ctx ends.
 func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
-	err := o.conn.persistFor(ctx, bulkLimit, func(ctx context.Context) error {
+	err := o.conn.persistFor(ctx, bulkLimit, o.kept(func(ctx context.Context) error {
 		_, err := o.store.PutBytes(ctx, name, data)
 		return err
-	})
+	}))
 	if err != nil {
 		return fmt.Errorf("put object %s: %w", name, err)
 	}
@@ -56,10 +72,10 @@ func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 // Get returns the content of name. ok is false when there is none. Content that
 // does not match its digest is an error.
 func (o *Objects) Get(ctx context.Context, name string) (data []byte, ok bool, err error) {
-	err = o.conn.persistFor(ctx, bulkLimit, func(ctx context.Context) (err error) {
+	err = o.conn.persistFor(ctx, bulkLimit, o.kept(func(ctx context.Context) (err error) {
 		data, err = o.store.GetBytes(ctx, name)
 		return err
-	})
+	}))
 	switch {
 	case errors.Is(err, jetstream.ErrObjectNotFound):
 		return nil, false, nil
@@ -72,13 +88,13 @@ func (o *Objects) Get(ctx context.Context, name string) (data []byte, ok bool, e
 // List returns the names that begin with prefix, sorted.
 func (o *Objects) List(ctx context.Context, prefix string) ([]string, error) {
 	var infos []*jetstream.ObjectInfo
-	err := o.conn.persist(ctx, func(ctx context.Context) (err error) {
+	err := o.conn.persist(ctx, o.kept(func(ctx context.Context) (err error) {
 		infos, err = o.store.List(ctx)
 		if errors.Is(err, jetstream.ErrNoObjectsFound) {
 			return nil
 		}
 		return err
-	})
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("list objects: %w", err)
 	}
@@ -94,7 +110,7 @@ func (o *Objects) List(ctx context.Context, prefix string) ([]string, error) {
 
 // Delete removes name; a name that does not exist is no error.
 func (o *Objects) Delete(ctx context.Context, name string) error {
-	err := o.conn.persist(ctx, func(ctx context.Context) error { return o.store.Delete(ctx, name) })
+	err := o.conn.persist(ctx, o.kept(func(ctx context.Context) error { return o.store.Delete(ctx, name) }))
 	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
 		return fmt.Errorf("delete object %s: %w", name, err)
 	}
