@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/servertest"
@@ -18,30 +15,24 @@ import (
 // cutPatience bounds a read that should notice a cut, which takes about a second.
 const cutPatience = patience / 2
 
-// backup is a server whose directory can be put back to what it was.
+// backup is a server that can be put back to what it was.
 type backup struct {
 	*servertest.NATSServer
 	conn *bus.Conn
-	dir  string // the server's
-	kept string // the copy
+	kept *servertest.Backup
 }
 
 // newBackup returns a server that holds messages 1 to 5 twice: in its stream,
 // and in a copy of its directory.
 func newBackup(t *testing.T) *backup {
 	t.Helper()
-	b := &backup{kept: filepath.Join(t.TempDir(), "kept")}
-	b.NATSServer = servertest.NATS(t, func(o *server.Options) { b.dir = o.StoreDir })
+	b := &backup{NATSServer: servertest.NATS(t)}
 	b.conn = b.Conn(t)
 	if _, err := b.conn.EnsureStream(patient(t), stream()); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, b.conn, "test.before", 5)
-	b.Stop()
-	if err := os.CopyFS(b.kept, os.DirFS(b.dir)); err != nil {
-		t.Fatal(err)
-	}
-	b.Start(t)
+	b.kept = b.Backup(t)
 	return b
 }
 
@@ -49,9 +40,7 @@ func newBackup(t *testing.T) *backup {
 func (b *backup) restore(t *testing.T) {
 	t.Helper()
 	b.Stop()
-	if err := errors.Join(os.RemoveAll(b.dir), os.CopyFS(b.dir, os.DirFS(b.kept))); err != nil {
-		t.Fatal(err)
-	}
+	b.kept.Restore(t)
 	b.Start(t)
 }
 
@@ -161,5 +150,79 @@ func TestReadNoticesThatItsStreamWasCut(t *testing.T) {
 				t.Errorf("delivered afterwards (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestReadNoticesThatItsStreamWasCutBefore(t *testing.T) {
+	t.Parallel()
+	b := newBackup(t)
+	publish(t, b.conn, "test.after", 5) // 6 to 10
+	mark := func(seq uint64) bus.Mark {
+		t.Helper()
+		d, kept, err := b.conn.At(patient(t), "TEST", seq)
+		if err != nil || !kept {
+			t.Fatalf("message %d: %v, %v", seq, kept, err)
+		}
+		return bus.Mark{Seq: seq, Time: d.Time}
+	}
+	kept, lost, first := mark(4), mark(9), mark(1)
+	b.restore(t)
+	publish(t, b.conn, "test.again", 8) // 6 to 13
+	if err := b.conn.PurgeBefore(patient(t), "TEST", 3); err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	for name, test := range map[string]struct {
+		known []bus.Mark
+		from  uint64
+		want  error
+	}{
+		"nothing known":                            {nil, 10, enough},
+		"a message that is there":                  {[]bus.Mark{kept}, 10, enough},
+		"a message that left with the oldest ones": {[]bus.Mark{first}, 10, enough},
+		"no message":                               {[]bus.Mark{{}}, 10, enough},
+		"another message in its place":             {[]bus.Mark{lost}, 10, bus.ErrStreamReplaced},
+		"one of two":                               {[]bus.Mark{kept, lost}, 10, bus.ErrStreamReplaced},
+		"a message further on than the read":       {[]bus.Mark{lost}, 3, bus.ErrStreamReplaced},
+		"a message after the end":                  {[]bus.Mark{{Seq: 14, Time: lost.Time}}, 10, bus.ErrStreamReplaced},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []uint64
+			o := bus.ReadOptions{Stream: "TEST", From: test.from, Known: test.known}
+			err := b.conn.Read(patient(t), o, func(d bus.Delivery) error {
+				got = append(got, d.Seq)
+				return enough
+			})
+			if !errors.Is(err, test.want) {
+				t.Errorf("the read ended with %v, want %v", err, test.want)
+			}
+			if errors.Is(test.want, bus.ErrStreamReplaced) && len(got) > 0 {
+				t.Errorf("messages %v of another log were delivered", got)
+			}
+		})
+	}
+}
+
+// A read that went back must remember how far it had come before.
+func TestReadRemembersWhatIsKnownUntilItIsPastThat(t *testing.T) {
+	t.Parallel()
+	b := newBackup(t)
+	publish(t, b.conn, "test.after", 5) // 6 to 10
+	tenth, _, err := b.conn.At(patient(t), "TEST", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bus.ReadOptions{Stream: "TEST", From: 1, Known: []bus.Mark{{Seq: 10, Time: tenth.Time}}}
+	ctx, cancel := context.WithTimeout(t.Context(), cutPatience)
+	defer cancel()
+	err = b.conn.Read(ctx, o, func(d bus.Delivery) error {
+		if d.Seq == 3 { // which stays as it is
+			b.restore(t)
+			publish(t, b.conn, "test.again", 8)
+		}
+		return nil
+	})
+	if !errors.Is(err, bus.ErrStreamReplaced) {
+		t.Errorf("the read ended with %v, want %v", err, bus.ErrStreamReplaced)
 	}
 }

@@ -41,6 +41,9 @@ type ReadOptions struct {
 	From uint64
 	// FromTime, when From is 0, starts at the first message stored at or after it.
 	FromTime time.Time
+	// Known are messages that the stream is known to have held. Without them a
+	// read cannot tell whether From is after a cut.
+	Known []Mark
 	// Idle, when set, is called between messages whenever a second passed
 	// without one while the connection is up. It does not say that everything
 	// has been read: compare with StreamState for that.
@@ -53,9 +56,8 @@ type ReadOptions struct {
 // handled, so that none is delivered twice. It returns handle's first error as
 // it is, the cause of ctx's end, ErrClosed, ErrStreamNotFound when there is no
 // such stream, or ErrStreamReplaced when it is not the same stream as before, or
-// lost the last message handled other than by removing its oldest ones: after
-// such a cut the same sequences are given to other messages. Only what this very
-// call handled can be recognized; nothing tells whether From is after a cut.
+// lost the last message handled, or one that is Known, other than by removing its
+// oldest ones: after such a cut the same sequences are given to other messages.
 //
 // Without a Filter, sequences are contiguous: a hole between two deliveries (or
 // between From and the first) means messages that were removed from the stream.
@@ -94,16 +96,9 @@ type reader struct {
 	opts    ReadOptions
 	handle  func(Delivery) error
 	next    uint64    // the first sequence not yet handled; 0 = not known
-	last    lastRead  // the last message handled
+	last    Mark      // the last message handled
 	created time.Time // of the stream, when first seen
 	verdict error     // what handle returned
-}
-
-// lastRead is what a message is recognized by. A log that was cut and grew again
-// has other messages at the same sequences, and stored them at other instants.
-type lastRead struct {
-	seq  uint64 // 0 = nothing was handled
-	time time.Time
 }
 
 // run reads until something breaks. It leaves a verdict if that was handle.
@@ -171,35 +166,19 @@ func (r *reader) subscribe(ctx context.Context) (jetstream.Consumer, error) {
 }
 
 // recognize returns an error wrapping ErrStreamReplaced unless the stream still
-// is the one that the last message handled came from. It must run after the
-// consumer was created: a server that is restored later takes the consumer with
-// it, and the read comes here again. The leader is asked, since a follower may
-// lag behind what was read.
+// is the one that all that is known came from. It must run after the consumer
+// was created: a server that is restored later takes the consumer with it, and
+// the read comes here again.
 func (r *reader) recognize(ctx context.Context) error {
-	if r.last.seq == 0 {
-		return nil
+	for _, m := range r.opts.Known {
+		if m.Seq <= r.last.Seq {
+			continue // the last message came after it, out of the same stream
+		}
+		if err := r.conn.Recognize(ctx, r.opts.Stream, m); err != nil {
+			return err
+		}
 	}
-	m, kept, err := r.conn.At(ctx, r.opts.Stream, r.last.seq)
-	switch {
-	case err != nil:
-		return err
-	case kept && m.Time.Equal(r.last.time):
-		return nil
-	case kept:
-		return fmt.Errorf("%w: message %d was stored at %v, and the one read before at %v",
-			ErrStreamReplaced, r.last.seq, m.Time, r.last.time)
-	}
-	// Asked in this order, a message that leaves the stream by its age in between
-	// is seen as removed.
-	info, err := r.conn.streamInfo(ctx, r.opts.Stream)
-	if err != nil {
-		return err
-	}
-	if state := stateOf(info); r.last.seq > state.LastSeq || r.last.seq >= state.FirstSeq {
-		return fmt.Errorf("%w: message %d, which was read, is gone, and the stream holds %d to %d",
-			ErrStreamReplaced, r.last.seq, state.FirstSeq, state.LastSeq)
-	}
-	return nil
+	return r.conn.Recognize(ctx, r.opts.Stream, r.last)
 }
 
 // forget deletes the consumer, so that the server need not wait for consumerIdle.
@@ -250,6 +229,6 @@ func (r *reader) drain(ctx context.Context, messages jetstream.MessagesContext) 
 			return r.verdict
 		}
 		r.next = meta.Sequence.Stream + 1
-		r.last = lastRead{seq: meta.Sequence.Stream, time: meta.Timestamp}
+		r.last = Mark{Seq: meta.Sequence.Stream, Time: meta.Timestamp}
 	}
 }

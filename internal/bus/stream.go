@@ -95,6 +95,28 @@ func (c *Conn) StreamState(ctx context.Context, name string) (StreamState, error
 	return stateOf(info), nil
 }
 
+// Removed returns the sequences between the stream's oldest and newest message
+// that it does not hold any more, sorted.
+func (c *Conn) Removed(ctx context.Context, name string) ([]uint64, error) {
+	var removed []uint64
+	err := c.persistFor(ctx, bulkLimit, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		info, err := s.Info(ctx, jetstream.WithDeletedDetails(true))
+		if err != nil {
+			return err
+		}
+		removed = slices.Sorted(slices.Values(info.State.Deleted))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list what was removed from stream %s: %w", name, err)
+	}
+	return removed, nil
+}
+
 // PurgeBefore removes the messages below seq from the stream.
 func (c *Conn) PurgeBefore(ctx context.Context, name string, seq uint64) error {
 	err := c.persistFor(ctx, bulkLimit, func(ctx context.Context) error {

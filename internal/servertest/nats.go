@@ -1,11 +1,15 @@
 package servertest
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -115,4 +119,29 @@ func (s *NATSServer) Connect(t testing.TB, o bus.Options) *bus.Conn {
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+// Call calls JetStream's API past the bus, for what only tests and operators do:
+// call is such as "STREAM.DELETE.EVENTS", body its request as JSON or empty. It
+// waits for the answer that it succeeded.
+func (s *NATSServer) Call(t testing.TB, call, body string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatalf("call JetStream's %s: %v", call, err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(startLimit)); err != nil {
+		t.Fatalf("call JetStream's %s: %v", call, err)
+	}
+	fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\nSUB answer 1\r\nPUB $JS.API.%s answer %d\r\n%s\r\n", call, len(body), body)
+	var answer bytes.Buffer
+	for !strings.Contains(answer.String(), `"success":true`) {
+		chunk := make([]byte, 4096)
+		n, err := conn.Read(chunk)
+		answer.Write(chunk[:n])
+		if err != nil {
+			t.Fatalf("call JetStream's %s: %v: %s", call, err, answer.String())
+		}
+	}
 }
