@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -128,14 +127,13 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	activation := &ruleset.Activation{
 		Library: library, Set: program.Set(), Log: eventLog.Changed, Publish: conn.PublishAtomic, Logger: log,
 	}
-	reader := &logReader{conn: conn, log: eventLog}
-	events := feed.New(reader.read, log, reg)
-	reader.feed = events
+	reader := eventlog.NewReader(conn, eventLog)
+	events := feed.New(reader, log, reg)
 	view := query.NewView(store, log)
 	driver, err := drive.New(drive.Options{
 		State: store, Snapshots: snapshots, EventLog: eventLog, Feed: events, Rules: library,
 		Sender: outbox.NewSender(notifier, log, reg), Notifier: notifier,
-		Publish: conn.Publish, ReadPartition: reader.readPartition, Audience: view,
+		Publish: conn.Publish, ReadPartition: reader.ReadPartition, Audience: view,
 		Speed: opts.Speed, SnapshotEvery: opts.SnapshotInterval, Log: log, Registerer: reg,
 	})
 	if err != nil {
@@ -155,7 +153,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	history := eventlog.NewHistory(conn, event.Partitions, older, log, reg)
 	server := rpc.NewServer(rpc.ServerOptions{Token: opts.Token, Log: log, Registerer: reg})
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
-		Store: store, View: view, Rules: library, End: reader.end, Log: log,
+		Store: store, View: view, Rules: library, End: reader.End, Log: log,
 	}))
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -165,7 +163,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	})
 	g.Go(func() error { return activation.Run(ctx) })
 	g.Go(func() error { return events.Run(ctx) })
-	g.Go(func() error { return eventLog.Run(ctx, reader.reached) })
+	g.Go(func() error { return eventLog.Run(ctx, events.Reached) })
 	g.Go(func() error { return keeper.Run(ctx) })
 	g.Go(func() error { return history.Run(ctx) })
 	g.Go(func() error { return view.Run(ctx) })
@@ -200,60 +198,6 @@ func addChecks(health *proc.Health, conn *bus.Conn, store *state.Store) {
 		return nil
 	})
 	health.Add("redis", store.Ping)
-}
-
-// logReader reads the event log from NATS.
-type logReader struct {
-	conn *bus.Conn
-	log  *eventlog.Log
-	feed *feed.Feed
-	id   atomic.Pointer[string] // of the log that the feed reads
-}
-
-func (r *logReader) read(ctx context.Context, from uint64, idle func(), handle func(bus.Delivery) error) error {
-	id := r.log.ID()
-	r.id.Store(&id)
-	err := r.conn.Read(ctx, bus.ReadOptions{Stream: eventlog.Stream, From: from, Idle: idle}, handle)
-	if errors.Is(err, bus.ErrStreamReplaced) {
-		return errors.Join(err, r.replaced(ctx, id))
-	}
-	return err
-}
-
-// replaced makes everybody load anew: the messages that were read last are no
-// longer what the log holds, so the states made of them may be wrong. A log
-// that was made anew is told by its creation; one that was cut and grew again
-// only by this.
-func (r *logReader) replaced(ctx context.Context, id string) error {
-	if err := r.log.Refresh(ctx); err != nil {
-		return err
-	}
-	if r.log.ID() != id {
-		return nil
-	}
-	return r.log.Raise(ctx, id, "")
-}
-
-func (r *logReader) readPartition(ctx context.Context, partition int, handle func(bus.Delivery) error) error {
-	return r.conn.Read(ctx, bus.ReadOptions{Stream: eventlog.Stream, Filter: event.PartitionFilter(partition)}, handle)
-}
-
-// reached tells how far the feed has read which log.
-func (r *logReader) reached() (logID string, seq uint64) {
-	if id := r.id.Load(); id != nil {
-		return *id, r.feed.Position()
-	}
-	return "", 0
-}
-
-// end finds the last message of the log.
-func (r *logReader) end(ctx context.Context) (seq uint64, at time.Time, err error) {
-	s, err := r.conn.StreamState(ctx, eventlog.Stream)
-	if err != nil || s.Messages == 0 {
-		return s.LastSeq, time.Time{}, err
-	}
-	last, _, err := r.conn.At(ctx, eventlog.Stream, s.LastSeq)
-	return s.LastSeq, last.Time, err
 }
 
 // busLeases are the bus's leases as the keeper of partitions sees them.

@@ -185,7 +185,7 @@ func TestRuleSetsThatWereLostOrphanNoAlert(t *testing.T) {
 			w.queue("one", 20)
 			before := w.notifier.await("one", "f")[0]
 			first.stop()
-			w.jetstream("STREAM.PURGE.KV_"+bus.RulesBucket, "")
+			w.nats.Call(w.t, "STREAM.PURGE.KV_"+bus.RulesBucket, "")
 			lose(w)
 			w.rules = strings.Replace(testRules, "> 10", "> 15", 1)
 			r := w.start().await(64)
@@ -218,8 +218,8 @@ func TestALogThatOnlyLooksLikeTheFirstTellsOfWhatFires(t *testing.T) {
 			w.queue("one", 20)
 			before := w.notifier.await("one", "f")[0]
 			first.stop()
-			w.jetstream("STREAM.DELETE."+bus.EventsStream, "")
-			w.jetstream("STREAM.DELETE.KV_"+bus.MetaBucket, "")
+			w.nats.Call(w.t, "STREAM.DELETE."+bus.EventsStream, "")
+			w.nats.Call(w.t, "STREAM.DELETE.KV_"+bus.MetaBucket, "")
 			lose(w)
 			w.start()
 			over := w.notifier.await("one", "fr")[1]

@@ -120,7 +120,7 @@ func TestALogThatIsGoneBeginsAnew(t *testing.T) {
 	w.start().await(64).inForce()
 	w.queue("one", 20)
 	w.notifier.await("one", "f")
-	w.jetstream("STREAM.DELETE."+bus.EventsStream, "")
+	w.nats.Call(t, "STREAM.DELETE."+bus.EventsStream, "")
 	w.notifier.await("one", "fr")
 	w.queue("two", 20)
 	w.notifier.await("two", "f")
@@ -136,7 +136,7 @@ func TestAnotherLogIsNoticedWhileItRuns(t *testing.T) {
 		w.queue("one", 20)
 	}
 	old := w.notifier.await("one", "f")[0]
-	w.jetstream("STREAM.DELETE."+bus.EventsStream, "")
+	w.nats.Call(t, "STREAM.DELETE."+bus.EventsStream, "")
 	if _, err := w.conn.EnsureStream(t.Context(), bus.Events(0)); err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -19,37 +17,13 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
 )
 
-// jetstream calls JetStream's API past the bus, which has no function for what
-// only tests and operators do, and waits for its success.
-func (w *world) jetstream(call, body string) {
-	w.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(w.nats.URL(), "nats://"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		w.t.Fatal(err)
-	}
-	fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\nSUB answer 1\r\nPUB $JS.API.%s answer %d\r\n%s\r\n", call, len(body), body)
-	var answer bytes.Buffer
-	for !strings.Contains(answer.String(), `"success":true`) {
-		chunk := make([]byte, 4096)
-		n, err := conn.Read(chunk)
-		answer.Write(chunk[:n])
-		if err != nil {
-			w.t.Fatalf("%s: %v: %s", call, err, answer.String())
-		}
-	}
-}
-
 // TestAHoleInTheMiddleIsPassed removes one message that nobody has read yet.
 func TestAHoleInTheMiddleIsPassed(t *testing.T) {
 	w := newWorld(t)
 	w.start().await(64).inForce().stop()
 	gone := w.queue("one", 20)
 	w.queue("one", 30)
-	w.jetstream("STREAM.MSG.DELETE."+bus.EventsStream, fmt.Sprintf(`{"seq":%d}`, gone))
+	w.nats.Call(t, "STREAM.MSG.DELETE."+bus.EventsStream, fmt.Sprintf(`{"seq":%d}`, gone))
 	r := w.start().await(64)
 	if told := w.notifier.await("one", "f")[0]; told.GetCause().GetSequence() != gone+1 {
 		t.Errorf("it fired at message %d, want %d", told.GetCause().GetSequence(), gone+1)

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tocsin-dev/tocsin/internal/bus"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
@@ -120,7 +121,7 @@ func newSession(d *Driver, partition int, logID string, l *loaded) *session {
 		s.unsaved = 1 // nobody knows how old the last snapshot is
 	}
 	s.committed.Store(progressOf(l.part))
-	s.sub = d.Feed.Join(partition, l.part.AppliedSeq()+1)
+	s.sub = d.Feed.Join(partition, logID, bus.Mark{Seq: l.part.AppliedSeq(), Time: l.part.Stamp()})
 	d.metrics.outbox(partition, l.queue.Len())
 	return s
 }
@@ -266,7 +267,7 @@ func (s *session) checkHole(ctx context.Context, before uint64) error {
 }
 
 // quiet is true when nothing is known to wait for the partition.
-func (s *session) quiet() bool { return len(s.sub.C()) == 0 && s.d.Feed.Waiting() == 0 }
+func (s *session) quiet() bool { return len(s.sub.C()) == 0 && s.sub.Waiting() == 0 }
 
 // commit stores what was applied since the last commit, then lets it be sent
 // and told.

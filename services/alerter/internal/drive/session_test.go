@@ -24,14 +24,27 @@ func quietDriver(publish func(context.Context, bus.Message) (bus.Ack, error), f 
 	}
 }
 
+// source is an event log of which a test says how it is read.
+type source func(ctx context.Context, handle func(bus.Delivery) error) error
+
+func (source) ID() string { return "log" }
+
+func (s source) Read(ctx context.Context, _ feed.Reading, handle func(bus.Delivery) error) error {
+	return s(ctx, handle)
+}
+
+func (source) Newest(context.Context, int) (uint64, error) { return 0, nil }
+
+func (source) Kept(context.Context) (feed.Kept, error) { return feed.Kept{}, nil }
+
 func TestAPartitionThatStoodStillGoesOnWhenHalfIsSent(t *testing.T) {
-	f := feed.New(nil, slog.New(slog.DiscardHandler), nil)
+	f := feed.New(source(nil), slog.New(slog.DiscardHandler), nil)
 	cause := func(n int) *alertv1.Cause { return &alertv1.Cause{LogId: "log", Sequence: uint64(n)} }
 	transitions := make([]*alertv1.Transition, outbox.Capacity)
 	for i := range transitions {
 		transitions[i] = &alertv1.Transition{Id: fmt.Sprint(i + 1), Cause: cause(i + 1)}
 	}
-	s := &session{d: quietDriver(nil, f), queue: outbox.NewQueue(transitions[:outbox.Capacity-1], nil), sub: f.Join(3, 1)}
+	s := &session{d: quietDriver(nil, f), queue: outbox.NewQueue(transitions[:outbox.Capacity-1], nil), sub: f.Join(3, "log", bus.Mark{})}
 	for _, c := range []struct {
 		what string
 		do   func()
@@ -56,13 +69,13 @@ func TestTicksGoOnUnderAnyLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		const other = 9
-		f := feed.New(func(ctx context.Context, _ uint64, _ func(), handle func(bus.Delivery) error) error {
+		f := feed.New(source(func(ctx context.Context, handle func(bus.Delivery) error) error {
 			if err := handle(bus.Delivery{Subject: event.PartitionSubject(other, event.KindTick), Seq: 1, Pending: 1e6}); err != nil {
 				return err
 			}
 			<-ctx.Done()
 			return ctx.Err()
-		}, slog.New(slog.DiscardHandler), nil)
+		}), slog.New(slog.DiscardHandler), nil)
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx) }()
 		defer func() {
@@ -74,7 +87,7 @@ func TestTicksGoOnUnderAnyLoad(t *testing.T) {
 			published++
 			return bus.Ack{Seq: 1000 * uint64(published)}, nil
 		}
-		s := &session{d: quietDriver(publish, f), index: 3, sub: f.Join(3, 1), part: engine.NewPartition(3, "log", 1)}
+		s := &session{d: quietDriver(publish, f), index: 3, sub: f.Join(3, "log", bus.Mark{}), part: engine.NewPartition(3, "log", 1)}
 		time.Sleep(time.Second)
 		if f.Waiting() == 0 {
 			t.Fatal("nothing waits")

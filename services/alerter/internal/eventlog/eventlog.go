@@ -150,7 +150,9 @@ func (l *Log) Raise(ctx context.Context, id, above string) error {
 			return r, false
 		}
 		return record{
-			Generation: max(r.Generation, generationOf(above)) + 1,
+			// A bucket that was restored from a backup knows less than was told: the
+			// clock keeps it from naming another log as one was named before.
+			Generation: max(r.Generation+1, generationOf(above)+1, time.Now().Unix()),
 			Created:    state.Created.UnixNano(),
 		}, true
 	})
@@ -239,8 +241,9 @@ func (l *Log) adopt(r record) {
 }
 
 // Run looks for changes of the log until ctx ends, and returns ctx's error.
-// reached tells how far the log was read: a log that ends before was cut.
-func (l *Log) Run(ctx context.Context, reached func() (logID string, seq uint64)) error {
+// reached tells the last message that was read of which log: a log that ends
+// before, or has another message in that place, was cut.
+func (l *Log) Run(ctx context.Context, reached func() (logID string, last bus.Mark)) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -255,22 +258,22 @@ func (l *Log) Run(ctx context.Context, reached func() (logID string, seq uint64)
 	}
 }
 
-func (l *Log) look(ctx context.Context, reached func() (string, uint64)) error {
+func (l *Log) look(ctx context.Context, reached func() (string, bus.Mark)) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	if err := l.Refresh(ctx); err != nil {
 		return err
 	}
-	// First what was read, then the state: the log only grows in between.
-	id, seq := reached()
-	state, err := l.bus.StreamState(ctx, Stream)
-	if err != nil {
+	// First what was read, then the log: it only grows in between.
+	id, last := reached()
+	if id != l.ID() || last.Seq == 0 {
+		return nil
+	}
+	verdict, err := l.verdict(ctx, last)
+	if err != nil || verdict != Cut {
 		return err
 	}
-	if id == l.ID() && seq > state.LastSeq {
-		return l.Raise(ctx, id, "")
-	}
-	return nil
+	return l.Raise(ctx, id, "")
 }
 
 // Verdict says whether a stored state fits the log.
@@ -298,26 +301,30 @@ func (l *Log) Check(ctx context.Context, position *statev1.Position) (Verdict, e
 	if position.GetLogId() != l.ID() {
 		return OtherLog, nil
 	}
+	return l.verdict(ctx, bus.Mark{Seq: position.GetAppliedSequence(), Time: position.GetAppliedTime().AsTime()})
+}
+
+// verdict tells whether the log goes on after the last message that was applied.
+func (l *Log) verdict(ctx context.Context, last bus.Mark) (Verdict, error) {
 	state, err := l.bus.StreamState(ctx, Stream)
 	if err != nil {
 		return 0, fmt.Errorf("check a state against the log: %w", err)
 	}
-	seq := position.GetAppliedSequence()
 	switch {
-	case seq > state.LastSeq:
+	case last.Seq > state.LastSeq:
 		return Cut, nil
-	case seq+1 < state.FirstSeq:
+	case last.Seq+1 < state.FirstSeq:
 		return Gap, nil
-	case seq == 0 || seq < state.FirstSeq:
+	case last.Seq == 0 || last.Seq < state.FirstSeq:
 		return Fits, nil // exactly the one before the first kept
 	}
-	message, ok, err := l.bus.At(ctx, Stream, seq)
+	message, ok, err := l.bus.At(ctx, Stream, last.Seq)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("check a state against the log: %w", err)
 	case !ok:
 		return Gap, nil
-	case !message.Time.Equal(position.GetAppliedTime().AsTime()):
+	case !message.Time.Equal(last.Time):
 		return Cut, nil
 	}
 	return Fits, nil

@@ -261,7 +261,7 @@ func TestALogThatIsCutWhileItIsReadIsRaised(t *testing.T) {
 		<-changed
 		cancel()
 	}()
-	reached := func() (string, uint64) { return id, 3 }
+	reached := func() (string, bus.Mark) { return id, bus.Mark{Seq: 3} }
 	if err := l.Run(ctx, reached); ctx.Err() == nil || err == nil {
 		t.Errorf("Run: %v", err)
 	}

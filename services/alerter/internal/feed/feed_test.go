@@ -1,15 +1,17 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -19,14 +21,19 @@ import (
 // memory is an event log in memory.
 type memory struct {
 	mu    sync.Mutex
-	log   []bus.Delivery // guarded by mu; ordered by sequence
-	last  uint64         // guarded by mu
-	grown chan struct{}  // guarded by mu; closed when the log grows
-	reads []uint64       // guarded by mu; where each read began
-	fail  error          // guarded by mu; what the next read ends with at once
+	id    string            // guarded by mu
+	log   []bus.Delivery    // guarded by mu; ordered by sequence
+	last  uint64            // guarded by mu
+	first uint64            // guarded by mu; the oldest that is kept
+	grown chan struct{}     // guarded by mu; closed when the log grows
+	reads []Reading         // guarded by mu; every read that began
+	open  int               // guarded by mu; reads of one partition that run
+	most  int               // guarded by mu; the most that ran at once
+	fail  error             // guarded by mu; what the next read ends with at once
+	asked func(what string) // guarded by mu; called when a question was answered
 }
 
-func newMemory() *memory { return &memory{grown: make(chan struct{})} }
+func newMemory() *memory { return &memory{id: "log", first: 1, grown: make(chan struct{})} }
 
 // add stores one message for each partition.
 func (m *memory) add(partitions ...int) {
@@ -46,50 +53,172 @@ func (m *memory) add(partitions ...int) {
 func (m *memory) remove(before uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.log) > 0 && m.log[0].Seq < before {
-		m.log = m.log[1:]
+	m.first = before
+	m.log = m.log[m.find(before):]
+}
+
+// removeOne takes one message out of the middle.
+func (m *memory) removeOne(seq uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := m.find(seq)
+	m.log = slices.Delete(m.log, i, i+1)
+}
+
+// find returns the place of the first message from seq on. The caller holds mu.
+func (m *memory) find(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(m.log, seq, func(d bus.Delivery, seq uint64) int { return cmp.Compare(d.Seq, seq) })
+	return i
+}
+
+func (m *memory) ID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.id
+}
+
+func (m *memory) Newest(_ context.Context, partition int) (uint64, error) {
+	defer m.meanwhile("newest")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range slices.Backward(m.log) {
+		if matches(d, partition) {
+			return d.Seq, nil
+		}
+	}
+	return 0, nil
+}
+
+func (m *memory) Kept(context.Context) (Kept, error) {
+	m.meanwhile("before kept")
+	defer m.meanwhile("kept")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept, next := Kept{First: m.first}, m.first
+	for _, d := range m.log {
+		for ; next < d.Seq; next++ {
+			kept.Removed = append(kept.Removed, next)
+		}
+		next++
+	}
+	return kept, nil
+}
+
+// meanwhile is between an answer and what is made of it.
+func (m *memory) meanwhile(what string) {
+	m.mu.Lock()
+	asked := m.asked
+	m.mu.Unlock()
+	if asked != nil {
+		asked(what)
 	}
 }
 
-func (m *memory) read(ctx context.Context, from uint64, idle func(), handle func(bus.Delivery) error) error {
+func matches(d bus.Delivery, partition int) bool {
+	address, ok := event.ParseSubject(d.Subject)
+	return partition == All || ok && address.Partition == partition
+}
+
+func (m *memory) Read(ctx context.Context, r Reading, handle func(bus.Delivery) error) error {
 	m.mu.Lock()
-	m.reads = append(m.reads, from)
+	idle := r.Idle
+	r.Idle = nil
+	m.reads = append(m.reads, r)
 	fail := m.fail
 	m.fail = nil
+	if r.Partition != All {
+		m.open++
+		m.most = max(m.most, m.open)
+		defer func() {
+			m.mu.Lock()
+			m.open--
+			m.mu.Unlock()
+		}()
+	}
 	m.mu.Unlock()
 	if fail != nil {
 		return fail
 	}
-	for next := from; ; {
+	for next := r.From; ; {
 		m.mu.Lock()
-		var found *bus.Delivery
-		for _, d := range m.log {
-			if d.Seq >= next {
-				d.Pending = m.last - d.Seq
-				found = &d
-				break
+		var found []bus.Delivery
+		for _, d := range m.log[m.find(next):] {
+			if matches(d, r.Partition) {
+				if found = append(found, d); len(found) == 2 {
+					break
+				}
 			}
 		}
 		grown := m.grown
 		m.mu.Unlock()
-		if found == nil {
+		if len(found) == 0 {
 			idle()
 			select {
 			case <-ctx.Done():
-				return ctx.Err()
+				return context.Cause(ctx)
 			case <-grown:
+			case <-time.After(time.Second):
 			}
 			continue
 		}
-		if err := handle(*found); err != nil {
+		d := found[0]
+		d.Pending = uint64(len(found) - 1)
+		if err := handle(d); err != nil {
 			return err
 		}
-		next = found.Seq + 1
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		next = d.Seq + 1
 	}
 }
 
+// began returns where the reads of all, or of one partition, began.
+func (m *memory) began(partition int) []uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var from []uint64
+	for _, r := range m.reads {
+		if r.Partition == partition {
+			from = append(from, r.From)
+		}
+	}
+	return from
+}
+
+// known returns what each read was told that the log is known to have held.
+func (m *memory) known() [][]bus.Mark {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all [][]bus.Mark
+	for _, r := range m.reads {
+		all = append(all, slices.DeleteFunc(slices.Clone(r.Known), func(k bus.Mark) bool { return k.Seq == 0 }))
+	}
+	return all
+}
+
+// running returns how many reads of one partition run.
+func (m *memory) running() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open
+}
+
+// join has a partition join that needs the message from next.
+func join(f *Feed, m *memory, partition int, from uint64) *Subscription {
+	return f.Join(partition, m.ID(), bus.Mark{Seq: from - 1, Time: time.Unix(int64(from-1), 0)})
+}
+
 func begin(t *testing.T, m *memory) *Feed {
-	f := New(m.read, slog.New(slog.DiscardHandler), nil)
+	t.Helper()
+	return beginWith(t, m, farBehind)
+}
+
+// beginWith runs a feed whose reader goes back for so many messages at most.
+func beginWith(t *testing.T, m *memory, goBack uint64) *Feed {
+	t.Helper()
+	f := New(m, slog.New(slog.DiscardHandler), nil)
+	f.goBack = goBack
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
@@ -126,7 +255,7 @@ func want(t *testing.T, what string, got []int, want ...int) {
 	if want == nil {
 		want = []int{}
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
@@ -138,9 +267,9 @@ func TestNobodyIsPassedOverForOneThatIsFurther(t *testing.T) {
 		m := newMemory()
 		m.add(3, 3, 3)
 		f := begin(t, m)
-		near := f.Join(1, 4)
+		near := join(f, m, 1, 4)
 		time.Sleep(time.Second)
-		far := f.Join(2, 6)
+		far := join(f, m, 2, 6)
 		m.add(1, 2, 2)
 		want(t, "the near one got", drain(near), 4)
 		want(t, "the far one got", drain(far), 6)
@@ -152,13 +281,13 @@ func TestEachPartitionGetsItsOwnOnceAndInOrder(t *testing.T) {
 		m := newMemory()
 		m.add(1, 2, 1, 3, 2, 1)
 		f := begin(t, m)
-		one, two := f.Join(1, 3), f.Join(2, 1)
+		one, two := join(f, m, 1, 3), join(f, m, 2, 1)
 		want(t, "partition 1 from 3", drain(one), 3, 6)
 		want(t, "partition 2 from 1", drain(two), 2, 5)
 		m.add(2, 1)
 		want(t, "partition 1, live", drain(one), 8)
 		want(t, "partition 2, live", drain(two), 7)
-		if diff := cmp.Diff([]uint64{1}, m.reads); diff != "" {
+		if diff := gocmp.Diff([]uint64{1}, m.began(All)); diff != "" {
 			t.Errorf("reads for two that join together (-want +got):\n%s", diff)
 		}
 		one.Leave()
@@ -173,15 +302,15 @@ func TestALateJoinerMakesNobodyReadTwice(t *testing.T) {
 		m := newMemory()
 		m.add(1, 2, 1, 2)
 		f := begin(t, m)
-		one := f.Join(1, 1)
+		one := join(f, m, 1, 1)
 		want(t, "partition 1", drain(one), 1, 3)
-		two := f.Join(2, 3)
+		two := join(f, m, 2, 3)
 		want(t, "partition 2 that joined late", drain(two), 4)
 		m.add(1, 2)
 		want(t, "partition 1 after that", drain(one), 5)
 		want(t, "partition 2 after that", drain(two), 6)
 		two.Leave()
-		again := f.Join(2, 2)
+		again := join(f, m, 2, 2)
 		want(t, "partition 2 that loaded anew", drain(again), 2, 4, 6)
 		want(t, "partition 1 meanwhile", drain(one))
 	})
@@ -193,7 +322,7 @@ func TestHolesAreTold(t *testing.T) {
 		m.add(1, 2, 1, 2, 1, 2)
 		m.remove(4)
 		f := begin(t, m)
-		one, two := f.Join(1, 3), f.Join(2, 4)
+		one, two := join(f, m, 1, 3), join(f, m, 2, 4)
 		want(t, "a partition that needed what is gone", drain(one), -5)
 		want(t, "a partition that needed none of it", drain(two), 4, 6)
 		m.add(1, 2)
@@ -204,7 +333,7 @@ func TestHolesAreTold(t *testing.T) {
 		}
 		// Going back over the hole tells nobody who was past it.
 		m.remove(6)
-		three := f.Join(3, 4)
+		three := join(f, m, 3, 4)
 		m.add(1, 3)
 		want(t, "a partition that was past a hole", drain(one), 9)
 		want(t, "one that was not", drain(three), -10)
@@ -215,7 +344,7 @@ func TestAPausedPartitionHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()
 		f := begin(t, m)
-		slow, other := f.Join(1, 1), f.Join(2, 1)
+		slow, other := join(f, m, 1, 1), join(f, m, 2, 1)
 		slow.Pause()
 		for range queueSize + 100 {
 			m.add(1)
@@ -243,14 +372,14 @@ func TestASlowPartitionHoldsUpTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()
 		f := begin(t, m)
-		slow, other := f.Join(1, 1), f.Join(2, 1)
+		slow, other := join(f, m, 1, 1), join(f, m, 2, 1)
 		for range queueSize + 1 {
 			m.add(1)
 		}
 		m.add(2)
 		want(t, "the other partition waits", drain(other))
 		// A third that joins interrupts the reader; nothing may be lost by that.
-		third := f.Join(3, 1)
+		third := join(f, m, 3, 1)
 		time.Sleep(time.Second)
 		if got := drain(slow); len(got) != queueSize+1 {
 			t.Errorf("the slow partition got %d messages, want %d", len(got), queueSize+1)
@@ -266,7 +395,7 @@ func TestAReadThatEndsIsTakenUp(t *testing.T) {
 		m.fail = errors.New("stream replaced")
 		m.add(1, 1)
 		f := begin(t, m)
-		one := f.Join(1, 1)
+		one := join(f, m, 1, 1)
 		want(t, "nothing at first", drain(one))
 		time.Sleep(retryWait)
 		want(t, "after the pause", drain(one), 1, 2)
@@ -278,7 +407,7 @@ func TestCovered(t *testing.T) {
 		m := newMemory()
 		m.add(1, 2, 2, 2)
 		f := begin(t, m)
-		one := f.Join(1, 1)
+		one := join(f, m, 1, 1)
 		time.Sleep(time.Second)
 		stamp := time.Unix(77, 0)
 		if seq, at := one.Covered(0, stamp); seq != 0 || !at.Equal(stamp) {
@@ -287,7 +416,7 @@ func TestCovered(t *testing.T) {
 		if seq, at := one.Covered(1, stamp); seq != 4 || !at.Equal(time.Unix(4, 0)) {
 			t.Errorf("after that: %d, %v; want as far as was read", seq, at)
 		}
-		f.Join(3, 1)
+		join(f, m, 3, 1)
 		time.Sleep(time.Second)
 		if seq, _ := one.Covered(1, stamp); seq != 4 {
 			t.Errorf("after another made the reader go back: %d, want 4", seq)
