@@ -179,8 +179,12 @@ func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.
 				return nil, err
 			}
 		}
+		mark := d.watermark(ctx, partition)
+		if err := d.doubt(ctx, part.LogID(), mark); err != nil {
+			return nil, err
+		}
 		queue := outbox.NewQueue(snap.GetOutbox(), snap.GetAcknowledged())
-		queue.Acknowledge(d.watermark(ctx, partition))
+		queue.Acknowledge(mark)
 		return d.install(ctx, partition, saved, part, queue, fromSnapshot)
 	}
 	return nil, nil //nolint:nilnil // there is none that fits
@@ -195,8 +199,8 @@ func (d *Driver) fromStart(ctx context.Context, partition int, saved *state.Save
 		return nil, err
 	}
 	mark := d.watermark(ctx, partition)
-	if d.disputed(logID, mark) {
-		return nil, d.raise(ctx, logID, mark)
+	if err := d.doubt(ctx, logID, mark); err != nil {
+		return nil, err
 	}
 	part := engine.NewPartition(partition, logID, d.Speed)
 	return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, mark), fromNothing)
@@ -248,22 +252,31 @@ func (d *Driver) watermark(ctx context.Context, partition int) *alertv1.Cause {
 	return answer.GetWatermark()
 }
 
-// disputed tells whether the newest cause that the notifier has shows that a
-// log is not what it is taken for: causes of a log that does not sort after
-// what is stored would be dropped, and where anything was told of another log,
-// this one is not the first, whatever the lost key of the logs said.
-func (d *Driver) disputed(logID string, stored *alertv1.Cause) bool {
+// doubt raises the log, and returns errLogChanged, when the newest cause that the
+// notifier has shows that the log is not what it is taken for. Causes of a log
+// that does not sort after what is stored would be dropped; where anything was
+// told of another log, this one is not the first, whatever the lost key of the
+// logs said; and a message of this log that is not there as it was told shows
+// that it was cut, though every state that is left may be from before the cut.
+func (d *Driver) doubt(ctx context.Context, logID string, stored *alertv1.Cause) error {
 	told := stored.GetLogId()
-	return told > logID || told != "" && told != logID && d.EventLog.Original()
-}
-
-// raise begins a log in place of one that is disputed. It returns errLogChanged
-// when that is done: all partitions are loaded anew.
-func (d *Driver) raise(ctx context.Context, logID string, stored *alertv1.Cause) error {
-	if err := d.EventLog.Raise(ctx, logID, stored.GetLogId()); err != nil {
+	wrong := told > logID || told != "" && told != logID && d.EventLog.Original()
+	if told == logID && stored.GetStoredAt() != nil {
+		verdict, err := d.EventLog.Check(ctx, &statev1.Position{
+			LogId: told, AppliedSequence: stored.GetSequence(), AppliedTime: stored.GetStoredAt(),
+		})
+		if err != nil {
+			return err
+		}
+		wrong = verdict == eventlog.Cut
+	}
+	if !wrong {
+		return nil
+	}
+	if err := d.EventLog.Raise(ctx, logID, told); err != nil {
 		return err
 	}
-	return errLogChanged
+	return errLogChanged // all partitions are loaded anew
 }
 
 func positionOf(part *engine.Partition) *statev1.Position {

@@ -40,8 +40,8 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 	if err != nil {
 		return nil, fmt.Errorf("ask what the notifier was told: %w", err)
 	}
-	if d.disputed(part.LogID(), watermark) {
-		return nil, d.raise(ctx, part.LogID(), watermark)
+	if err := d.doubt(ctx, part.LogID(), watermark); err != nil {
+		return nil, err
 	}
 	difference := part.Reconcile(told, part.Stamp())
 	if part.LogID() != d.EventLog.ID() {

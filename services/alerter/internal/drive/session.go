@@ -273,8 +273,10 @@ func (s *session) quiet() bool { return len(s.sub.C()) == 0 && s.sub.Waiting() =
 // and told.
 func (s *session) commit(ctx context.Context) error {
 	trim, acknowledged := s.queue.Stored()
-	if s.d.disputed(s.logID, acknowledged) {
-		return s.d.raise(ctx, s.logID, acknowledged)
+	if cause := s.queue.Foreign(); cause != nil {
+		if err := s.d.doubt(ctx, s.logID, cause); err != nil {
+			return err
+		}
 	}
 	delta := s.part.Delta()
 	// A stop must not leave a commit's outcome in doubt if Redis answers.

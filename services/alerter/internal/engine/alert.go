@@ -131,9 +131,11 @@ func (p *Partition) tell(a *alert) {
 func (p *Partition) transition(a *alert, kind alertv1.TransitionKind, at int64) {
 	n := len(p.step.Transitions)
 	p.step.Transitions = append(p.step.Transitions, &alertv1.Transition{
-		Id:    p.hash128(a.told.GetGroup(), a.told.GetRule(), a.told.GetFingerprint()+kind.String(), n),
-		Kind:  kind,
-		Cause: &alertv1.Cause{LogId: p.logID, Sequence: p.step.message.Seq, Index: uint32(n)},
+		Id:   p.hash128(a.told.GetGroup(), a.told.GetRule(), a.told.GetFingerprint()+kind.String(), n),
+		Kind: kind,
+		Cause: &alertv1.Cause{
+			LogId: p.logID, Sequence: p.step.message.Seq, Index: uint32(n), StoredAt: timestamppb.New(p.step.message.Time),
+		},
 		At:    timestamppb.New(p.shown(at)),
 		Alert: proto.CloneOf(a.told),
 	})

@@ -69,6 +69,7 @@ type Queue struct {
 	waiting   []*alertv1.Transition // guarded by mu; committed, not acknowledged
 	trim      int                   // guarded by mu; acknowledged, still stored
 	watermark *alertv1.Cause        // guarded by mu; newest cause acknowledged
+	foreign   *alertv1.Cause        // guarded by mu; a watermark that none of these has
 	filled    chan struct{}         // has a token when there may be something to send
 	drained   chan struct{}         // has a token when something was acknowledged
 }
@@ -122,7 +123,21 @@ func (q *Queue) Acknowledge(cause *alertv1.Cause) {
 	for n < len(q.waiting) && Compare(q.waiting[n].GetCause(), cause) <= 0 {
 		n++
 	}
+	if n == 0 || Compare(q.waiting[n-1].GetCause(), cause) != 0 {
+		q.foreign = cause
+	}
 	q.remove(n)
+}
+
+// Foreign returns the newest cause acknowledged that was none of what waited,
+// once: the notifier has it from somebody who knew more of the log, or of a log
+// that is no more. It is nil when there is none.
+func (q *Queue) Foreign() *alertv1.Cause {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	cause := q.foreign
+	q.foreign = nil
+	return cause
 }
 
 // remove takes n transitions from the front. The caller holds mu.

@@ -68,6 +68,29 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+func TestAWatermarkOfSomebodyElseIsToldOnce(t *testing.T) {
+	q := NewQueue([]*alertv1.Transition{transition(1, 0), transition(2, 0), transition(4, 0)}, nil)
+	for _, c := range []struct {
+		what  string
+		cause *alertv1.Cause
+		want  *alertv1.Cause
+	}{
+		{"of what waits first", cause("a", 1, 0), nil},
+		{"that is old", cause("a", 0, 7), nil},
+		{"of what waits next", cause("a", 2, 0), nil},
+		{"between two that wait", cause("a", 3, 0), cause("a", 3, 0)},
+		{"that is known", cause("a", 3, 0), nil},
+		{"of the last that waits", cause("a", 4, 0), nil},
+		{"beyond all that wait", cause("a", 5, 0), cause("a", 5, 0)},
+		{"of another log", cause("b", 1, 0), cause("b", 1, 0)},
+	} {
+		q.Acknowledge(c.cause)
+		if got := q.Foreign(); Compare(got, c.want) != 0 {
+			t.Errorf("after a watermark %s: %v, want %v", c.what, got, c.want)
+		}
+	}
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	q := NewQueue(nil, nil)
 	for seq := range uint64(Capacity - 1) {

@@ -637,7 +637,10 @@ type Cause struct {
 	// Sequence of the message in EVENTS.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Counts the transitions of one message, from 0.
-	Index         uint32 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Index uint32 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// JetStream's timestamp of that message. A log that was cut and grew again has
+	// another message there, stored at another instant. Absent if not known.
+	StoredAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stored_at,json=storedAt,proto3" json:"stored_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,6 +694,13 @@ func (x *Cause) GetIndex() uint32 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Cause) GetStoredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StoredAt
+	}
+	return nil
 }
 
 // Transition is one change of an alert that people may be told of.
@@ -875,11 +885,12 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x17\n" +
 	"\ajob_ids\x18\x03 \x03(\tR\x06jobIds\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12 \n" +
-	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\"P\n" +
+	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\"\x89\x01\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\rR\x05index\"\xd9\x01\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\x127\n" +
+	"\tstored_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bstoredAt\"\xd9\x01\n" +
 	"\n" +
 	"Transition\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
@@ -947,16 +958,17 @@ var file_tocsin_alert_v1_alert_proto_depIdxs = []int32{
 	5,  // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
 	7,  // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
 	6,  // 11: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
-	1,  // 12: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
-	8,  // 13: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
-	14, // 14: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
-	2,  // 15: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
-	9,  // 16: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 12: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
+	1,  // 13: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
+	8,  // 14: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
+	14, // 15: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
+	2,  // 16: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
+	9,  // 17: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_alert_v1_alert_proto_init() }
