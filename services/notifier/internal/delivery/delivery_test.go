@@ -279,6 +279,24 @@ func TestAThrottlingReceiverIsLeftInPeace(t *testing.T) {
 	}
 }
 
+// A message that failed for hours and is throttled now must not hold up what its
+// receiver is to hear besides for hours too.
+func TestAThrottlingReceiverIsLeftInPeaceForAsLongAsItAsked(t *testing.T) {
+	w := newWorld(t, single, both)
+	w.fire("old", name("Old"))
+	for range len(schedule) - 1 {
+		w.finish(failed)
+		w.wait(10 * time.Hour)
+	}
+	w.finish(Outcome{Status: 429, RetryAfter: 5 * time.Second, Throttled: true})
+	w.fire("new", name("New"))
+	w.silent(4 * time.Second)
+	w.wait(time.Second)
+	if _, s := w.finish(told); s.Alerts["new"] != "firing" {
+		t.Errorf("heard %v, want what is new", s.Alerts)
+	}
+}
+
 func TestAtMostSixteenAttemptsRunPerIntegration(t *testing.T) {
 	w := newWorld(t, single, both)
 	for i := range 40 {

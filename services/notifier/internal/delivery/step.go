@@ -200,6 +200,13 @@ func (c *Core) Drain() []ShardRecord {
 
 func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // admit starts waiting attempts while the pool has free slots.
 func (c *Core) admit(p *pool, now time.Time) {
 	for p.inFlight < maxInFlight && len(p.waiting) > 0 {
@@ -283,7 +290,9 @@ func (c *Core) judge(l *lane, p *pool, a Attempt, o Outcome, now time.Time) Verd
 			v = Verdict{Result: deliveryv1.Outcome_OUTCOME_FAILED, RetryAt: now.Add(wait)}
 			res.NextAttempt = stamp(v.RetryAt)
 			if o.Throttled && o.RetryAfter > 0 {
-				p.hold = v.RetryAt
+				// What was asked for, not this message's own pause, which is hours
+				// after many attempts.
+				p.hold = later(p.hold, now.Add(min(o.RetryAfter, maxRetryAfter)))
 			}
 		}
 	}

@@ -188,13 +188,6 @@ func (w *world) wait(d time.Duration) {
 	w.settle()
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // attempt settles and returns the one attempt that must be running.
 func (w *world) attempt() (Attempt, said) {
 	w.t.Helper()
