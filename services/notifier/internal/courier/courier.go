@@ -9,6 +9,7 @@
 package courier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -184,7 +185,10 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 	if err := c.catchUp(ctx, helping); err != nil {
 		return err
 	}
-	c.mourn(ctx, c.core.GoLive(time.Now()))
+	c.depart(ctx, c.core.GoLive(time.Now()))
+	c.write(c.core.Drain()) // a snapshot must not know more than the journal
+	c.saveDue = c.core.Reconfigured()
+	c.changed = c.changed || c.saveDue
 	if first {
 		// From here on everything is to be told, so a restart must know where "here" is.
 		if err := c.settle(helping); err != nil {
@@ -193,6 +197,7 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 		if err := c.save(helping); err != nil {
 			return err
 		}
+		c.saveDue = false
 	}
 	c.ready()
 	if err := c.loop(ctx, helping); err != nil {
@@ -201,16 +206,27 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 	return c.stop(helping)
 }
 
-// mourn says whom nobody can tell the end of alerts any more.
-func (c *Courier) mourn(ctx context.Context, orphans []route.Lane) {
-	groups := map[[2]string]int{}
-	for _, lane := range orphans {
-		c.o.Metrics.message(lane, "dead")
-		groups[[2]string{lane.Receiver, lane.Integration}]++
+// depart says what becomes of receivers that are not configured any more.
+func (c *Courier) depart(ctx context.Context, left []delivery.Departure) {
+	groups := map[delivery.Departure]int{}
+	for _, d := range left {
+		if d.To == (route.Way{}) {
+			c.o.Metrics.message(d.Lane, "dead")
+		}
+		d.Lane.GroupKey = ""
+		groups[d]++
 	}
-	for _, way := range slices.SortedFunc(maps.Keys(groups), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
-		c.o.Log.WarnContext(ctx, "a receiver is not configured any more and is not told the end of its alerts",
-			"receiver", way[0], "integration", way[1], "groups", groups[way])
+	order := func(a, b delivery.Departure) int {
+		return cmp.Or(cmp.Compare(a.Lane.Receiver, b.Lane.Receiver), cmp.Compare(a.Lane.Integration, b.Lane.Integration))
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(groups), order) {
+		log := c.o.Log.With("receiver", d.Lane.Receiver, "integration", d.Lane.Integration, "groups", groups[d])
+		if d.To == (route.Way{}) {
+			log.WarnContext(ctx, "a receiver is not configured any more and is not told the end of its alerts")
+			continue
+		}
+		log.InfoContext(ctx, "a receiver was renamed or has another address, where its alerts are told on",
+			"to_receiver", d.To.Receiver, "to_integration", d.To.Integration)
 	}
 }
 

@@ -13,7 +13,8 @@
 //     been within the hold, is told; if it is over before that, it is told once,
 //     as resolved;
 //   - what was told as firing is told as resolved later, also when it is
-//     inhibited or routed elsewhere by then;
+//     inhibited or routed elsewhere by then, or when its receiver was renamed or
+//     has another URL; not when the receiver is gone;
 //   - a message is journaled before its first attempt, its body never changes,
 //     one attempt is in flight at a time, and none starts for a message that a
 //     newer one replaced.
@@ -82,8 +83,8 @@ type Alert struct {
 	Firing bool
 	// Changed says that the receiver does not know this state yet.
 	Changed bool
-	// Version is the place of the alert's last change among all changes.
-	Version uint64
+	// Sequence is the place of the alert's last change among all changes.
+	Sequence uint64
 }
 
 // Body is a rendered notice.
@@ -123,8 +124,11 @@ type Core struct {
 	queue  deadlines             // when to look at which lane
 	out    Actions               // what Step returns next
 	shards [Shards]uint64        // last sequence applied of each shard
+	former []route.Way           // the integrations of the snapshot
 
 	applied   uint64 // version of the last transition applied
+	base      uint64 // what makes versions of this stream of alerts into sequences
+	highest   uint64 // highest sequence of a message
 	alertsSeq uint64 // sequence of the last message of ALERTS applied
 	history   bool   // what is replayed happened before anyone was to be told
 	live      bool   // replay is over

@@ -204,9 +204,14 @@ func (l *lane) proto() *deliveryv1.Lane {
 	}
 }
 
+// keyOf returns the key of the lane that a journal record names.
+func keyOf(p *deliveryv1.Lane) route.Lane {
+	return route.Lane{Receiver: p.GetReceiver(), Integration: p.GetIntegration(), GroupKey: p.GetGroupKey()}
+}
+
 // laneOf returns the lane that a journal record names.
 func (c *Core) laneOf(p *deliveryv1.Lane) *lane {
-	l := c.lane(route.Lane{Receiver: p.GetReceiver(), Integration: p.GetIntegration(), GroupKey: p.GetGroupKey()})
+	l := c.lane(keyOf(p))
 	if l.firstDue.IsZero() {
 		l.firstDue = instant(p.GetFirstDue())
 	}

@@ -43,6 +43,8 @@ func (c *Core) apply(r *deliveryv1.Record) {
 			c.replace(l, nil)
 			c.close(l)
 		}
+	case *deliveryv1.Record_Moved:
+		c.applyMoved(f.Moved)
 	}
 }
 
@@ -50,6 +52,7 @@ func (c *Core) applyIntended(at time.Time, in *deliveryv1.Intended) {
 	if c.sent[in.GetId()] != nil {
 		return
 	}
+	c.highest = max(c.highest, in.GetSequence())
 	l := c.laneOf(in.GetLane())
 	c.replace(l, &message{intent: in, journaled: !c.live, next: at})
 	for _, s := range in.GetMentions() {

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/alertmanager/config"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -225,16 +226,18 @@ func TestAReceiverThatIsNotConfiguredAnyMoreIsGivenUp(t *testing.T) {
 	w := newWorld(t, single, both)
 	w.fire("a", name("A"))
 	w.finish(failed)
-	w.ways = map[string][]route.Integration{"ops": {{Name: "tocsin/0", SendResolved: true}}}
+	w.ways = map[string][]route.Integration{"ops": nil}
 	w.start()
-	if len(w.orphans) != 1 || w.orphans[0].Integration != "webhook/0" {
-		t.Errorf("orphans %v, want webhook/0", w.orphans)
-	}
-	a, _ := w.finish(told)
-	if a.Lane.Integration != "tocsin/0" {
-		t.Errorf("told by %s, want tocsin/0", a.Lane.Integration)
+	want := []Departure{{Lane: route.Lane{Receiver: "ops", Integration: "webhook/0", GroupKey: `{}:{alertname="A"}`}}}
+	if diff := cmp.Diff(want, w.left); diff != "" {
+		t.Errorf("departures (-want +got):\n%s", diff)
 	}
 	w.silent(time.Hour)
+	w.resolve("a", name("A"))
+	w.silent(time.Hour)
+	if n := len(w.core.lanes) + len(w.core.alerts); n != 0 {
+		t.Errorf("%d lanes and alerts are held at the end", n)
+	}
 }
 
 func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
@@ -250,7 +253,7 @@ func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
 	w.start()
 	w.core.Rebase()
 	w.wait(2 * time.Second)
-	w.finish(told)
+	_, before := w.finish(told)
 	w.resolve("a", name("A"))
 	w.resolve("b", name("B"))
 	w.wait(time.Second)
@@ -258,9 +261,18 @@ func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
 		t.Fatalf("%d attempts, want the ends of a and b", len(w.running))
 	}
 	for _, a := range w.running {
-		if s := read(t, a); s.Reason != "all alerts resolved" {
-			t.Errorf("message %s, want one about an end", a.Body.Bytes)
+		if s := read(t, a); s.Reason != "all alerts resolved" || s.Sequence < before.Sequence || s.Of[s.Order[0]] < before.Sequence {
+			t.Errorf("message %s, want one about an end and no sequence below %d", a.Body.Bytes, before.Sequence)
 		}
+	}
+	last := w.core.highest
+	w.save()
+	w.start() // from a snapshot that knows the new stream
+	w.wait(time.Hour)
+	w.running = nil
+	w.fire("c", name("C"))
+	if _, s := w.finish(told); s.Sequence <= last {
+		t.Errorf("sequence %d after another restart, want above %d", s.Sequence, last)
 	}
 }
 

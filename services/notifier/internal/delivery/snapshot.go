@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
 )
 
 // snapshotFormat counts the changes of the snapshot that a reader must know.
@@ -21,6 +22,7 @@ func (c *Core) Snapshot(now time.Time) *deliveryv1.Snapshot {
 	s := &deliveryv1.Snapshot{
 		Format: snapshotFormat, At: timestamppb.New(now),
 		AlertsSequence: c.alertsSeq, ShardSequences: c.shards[:],
+		SequenceBase: c.base, HighestSequence: c.highest,
 	}
 	s.ShardSequences = slices.Clone(s.ShardSequences)
 	for _, a := range c.byVersion() {
@@ -34,6 +36,9 @@ func (c *Core) Snapshot(now time.Time) *deliveryv1.Snapshot {
 	for _, l := range c.sortedLanes() {
 		s.Lanes = append(s.Lanes, l.snapshot())
 	}
+	for _, w := range c.o.Table.Ways() {
+		s.Ways = append(s.Ways, &deliveryv1.Way{Receiver: w.Receiver, Integration: w.Integration})
+	}
 	return s
 }
 
@@ -42,13 +47,18 @@ func (l *lane) snapshot() *deliveryv1.LaneState {
 	if p := l.pending; p != nil {
 		s.Pending, s.Attempts, s.NextAttempt = p.intent, uint32(p.attempts), stamp(p.next)
 	}
-	for id, m := range l.members {
-		s.Members = append(s.Members, &deliveryv1.MemberState{
-			AlertId: id, Due: m.due, Committed: m.committed, Told: m.told, ToldVersion: m.toldVersion,
-		})
+	for _, m := range l.members {
+		s.Members = append(s.Members, m.proto())
 	}
 	slices.SortFunc(s.Members, func(a, b *deliveryv1.MemberState) int { return cmp.Compare(a.GetAlertId(), b.GetAlertId()) })
 	return s
+}
+
+// proto returns the member as snapshots and the journal write it.
+func (m *member) proto() *deliveryv1.MemberState {
+	return &deliveryv1.MemberState{
+		AlertId: m.alert.id, Due: m.due, Committed: m.committed, Told: m.told, ToldVersion: m.toldVersion,
+	}
 }
 
 // Restore takes a snapshot into a new core, whose configuration may be another
@@ -64,7 +74,11 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 	c.history = false
 	c.alertsSeq = s.GetAlertsSequence()
 	c.applied = Version(s.GetAlertsSequence(), 1<<10)
+	c.base, c.highest = s.GetSequenceBase(), s.GetHighestSequence()
 	copy(c.shards[:], s.GetShardSequences())
+	for _, w := range s.GetWays() {
+		c.former = append(c.former, route.Way{Receiver: w.GetReceiver(), Integration: w.GetIntegration()})
+	}
 	for _, k := range s.GetAlerts() {
 		a := c.alert(k.GetAlert().GetId())
 		a.state, a.version, a.partition = k.GetAlert(), k.GetVersion(), int(k.GetPartition())
@@ -90,8 +104,10 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 }
 
 // Rebase forgets the places of everything in ALERTS, for a stream that was
-// created anew and counts from 1 again. What receivers were told stays known.
+// created anew and counts from 1 again. What receivers were told stays known, and
+// so does the sequence that they saw.
 func (c *Core) Rebase() {
+	c.base = c.highest
 	c.applied, c.alertsSeq = 0, 0
 	for _, a := range c.alerts {
 		a.version = 0

@@ -109,10 +109,11 @@ func (c *Core) Deadline() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// GoLive ends the replay at the instant now and returns the lanes that are given
-// up because their receiver or integration is not configured any more.
-func (c *Core) GoLive(now time.Time) []route.Lane {
+// GoLive ends the replay at the instant now and returns the lanes that are left
+// because their receiver or integration is not configured any more.
+func (c *Core) GoLive(now time.Time) []Departure {
 	c.live, c.history = true, false
+	left := c.depart(now)
 	for _, a := range c.byVersion() {
 		c.adopt(a)
 		c.reconsider(a, now)
@@ -120,19 +121,13 @@ func (c *Core) GoLive(now time.Time) []route.Lane {
 			c.forgetUnknown(a)
 		}
 	}
-	var orphans []route.Lane
 	for _, l := range c.sortedLanes() {
-		if _, ok := c.o.Table.Integration(l.key); !ok {
-			c.abandon(l, now)
-			orphans = append(orphans, l.key)
-			continue
-		}
 		c.touch(l, now)
 	}
 	for _, a := range c.byVersion() {
 		c.forget(a)
 	}
-	return orphans
+	return left
 }
 
 // forgetUnknown removes an alert that ALERTS no longer knows from where it was
@@ -143,21 +138,6 @@ func (c *Core) forgetUnknown(a *alert) {
 			c.settle(l, a)
 		}
 	}
-}
-
-// abandon gives up a lane whose integration is not configured any more.
-func (c *Core) abandon(l *lane, now time.Time) {
-	if l.pending != nil {
-		c.record(now, l, &deliveryv1.Record{Fact: &deliveryv1.Record_Attempted{Attempted: &deliveryv1.Attempted{
-			Id: l.pending.intent.GetId(), Attempt: uint32(l.pending.attempts),
-			Outcome: deliveryv1.Outcome_OUTCOME_DEAD, Error: "the receiver is not configured any more",
-		}}})
-	}
-	for _, m := range l.members {
-		m.alert.lanes = slices.DeleteFunc(m.alert.lanes, func(other *lane) bool { return other == l })
-	}
-	clear(l.members)
-	c.close(l)
 }
 
 // Step does what is due at the instant now: it decides, and returns what is to
@@ -194,7 +174,7 @@ func (c *Core) Step(now time.Time) Actions {
 // starts no attempts any more.
 func (c *Core) Drain() []ShardRecord {
 	records := c.out.Records
-	c.out = Actions{}
+	c.out.Records = nil
 	return records
 }
 

@@ -32,7 +32,7 @@ type world struct {
 	running     []Attempt
 	superseded  int
 	cut         int
-	orphans     []route.Lane
+	left        []Departure
 }
 
 // said is what the test's bodies hold.
@@ -41,18 +41,19 @@ type said struct {
 	Reason   string
 	Sequence uint64
 	Alerts   map[string]string // by alert id
+	Of       map[string]uint64 // sequences, by alert id
 	Order    []string
 	More     int
 }
 
 func render(n Notice) Body {
-	s := said{ID: n.ID, Reason: n.Reason, Sequence: n.Sequence, Alerts: map[string]string{}, More: n.Truncated}
+	s := said{ID: n.ID, Reason: n.Reason, Sequence: n.Sequence, Alerts: map[string]string{}, Of: map[string]uint64{}, More: n.Truncated}
 	for _, a := range n.Alerts {
 		state := "resolved"
 		if a.Firing {
 			state = "firing"
 		}
-		s.Alerts[a.Alert.GetId()] = state
+		s.Alerts[a.Alert.GetId()], s.Of[a.Alert.GetId()] = state, a.Sequence
 		s.Order = append(s.Order, a.Alert.GetId())
 	}
 	b, err := json.Marshal(s)
@@ -108,7 +109,7 @@ func (w *world) start() {
 			w.core.ApplyAlerts(w.now, m)
 		}
 	}
-	w.orphans = w.core.GoLive(w.now)
+	w.left = w.core.GoLive(w.now)
 	if w.saved == nil {
 		w.save()
 	}

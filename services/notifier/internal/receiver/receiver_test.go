@@ -24,7 +24,7 @@ var fired = time.Date(2026, 11, 23, 8, 32, 1, 427981563, time.UTC)
 func firingAlert() delivery.Alert {
 	number := 41.0
 	return delivery.Alert{
-		Firing: true, Changed: true, Version: 7169,
+		Firing: true, Changed: true, Sequence: 7169,
 		Alert: &alertv1.Alert{
 			Id: "a1", Fingerprint: "9a24f5b5b0a27fb7", Group: "endpoint", Rule: "CrashLoop",
 			Target:      &eventv1.Target{Account: "main", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: "ep1", Name: "img-prod"},
@@ -43,7 +43,7 @@ func firingAlert() delivery.Alert {
 
 func resolvedAlert() delivery.Alert {
 	a := firingAlert()
-	a.Firing, a.Version = false, 8193
+	a.Firing, a.Sequence = false, 8193
 	a.Alert.Id, a.Alert.Fingerprint = "a2", "0000000000000002"
 	a.Alert.Labels = map[string]string{"alertname": "Saturated", "endpoint_id": "ep1", "severity": "warning"}
 	a.Alert.Annotations = map[string]string{"summary": "all workers busy", "runbook": "look"}

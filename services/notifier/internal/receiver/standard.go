@@ -101,7 +101,7 @@ func standardAlertOf(a delivery.Alert) standardAlert {
 		ID: a.Alert.GetId(), Status: statusOf(a), Group: a.Alert.GetGroup(), Rule: a.Alert.GetRule(),
 		Labels: kv(a.Alert.GetLabels()), Annotations: kv(a.Alert.GetAnnotations()),
 		StartsAt: iso(start(a)), ResolveReason: a.Alert.GetResolveReason(),
-		Fingerprint: a.Alert.GetFingerprint(), Sequence: a.Version,
+		Fingerprint: a.Alert.GetFingerprint(), Sequence: a.Sequence,
 		Expression: a.Alert.GetEvidence().GetExpression(),
 	}
 	if !a.Firing {

@@ -8,6 +8,7 @@ package route
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/alertmanager/config"
@@ -114,6 +115,26 @@ func (t *Table) Integration(l Lane) (Integration, bool) {
 		}
 	}
 	return Integration{}, false
+}
+
+// Way is one integration of one receiver.
+type Way struct {
+	// Receiver is the receiver's name.
+	Receiver string
+	// Integration is the integration's name.
+	Integration string
+}
+
+// Ways returns all integrations, by the receivers' names and within a receiver in
+// the order of its file.
+func (t *Table) Ways() []Way {
+	var all []Way
+	for _, receiver := range slices.Sorted(maps.Keys(t.receivers)) {
+		for _, in := range t.receivers[receiver] {
+			all = append(all, Way{Receiver: receiver, Integration: in.Name})
+		}
+	}
+	return all
 }
 
 func groupLabels(set model.LabelSet, r *dispatch.Route) model.LabelSet {

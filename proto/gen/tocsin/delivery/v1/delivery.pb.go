@@ -145,6 +145,7 @@ type Record struct {
 	//	*Record_Intended
 	//	*Record_Attempted
 	//	*Record_Dropped
+	//	*Record_Moved
 	Fact          isRecord_Fact `protobuf_oneof:"fact"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -230,6 +231,15 @@ func (x *Record) GetDropped() *Dropped {
 	return nil
 }
 
+func (x *Record) GetMoved() *Moved {
+	if x != nil {
+		if x, ok := x.Fact.(*Record_Moved); ok {
+			return x.Moved
+		}
+	}
+	return nil
+}
+
 type isRecord_Fact interface {
 	isRecord_Fact()
 }
@@ -254,6 +264,11 @@ type Record_Dropped struct {
 	Dropped *Dropped `protobuf:"bytes,5,opt,name=dropped,proto3,oneof"`
 }
 
+type Record_Moved struct {
+	// A lane's integration is not configured any more, and another lane goes on.
+	Moved *Moved `protobuf:"bytes,6,opt,name=moved,proto3,oneof"`
+}
+
 func (*Record_Opened) isRecord_Fact() {}
 
 func (*Record_Intended) isRecord_Fact() {}
@@ -261,6 +276,8 @@ func (*Record_Intended) isRecord_Fact() {}
 func (*Record_Attempted) isRecord_Fact() {}
 
 func (*Record_Dropped) isRecord_Fact() {}
+
+func (*Record_Moved) isRecord_Fact() {}
 
 // Opened says that a notifier took the shard over. Writing it fences the
 // notifier before it, whose next write has the wrong sequence.
@@ -494,7 +511,8 @@ type Intended struct {
 	ConfigHash string `protobuf:"bytes,6,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
 	// Why it was made, as Alertmanager's notification_reason.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Place in ALERTS up to which it was decided; never falls within a lane.
+	// Place in ALERTS up to which it was decided, counted on when the stream is
+	// created anew; never falls within a lane.
 	Sequence uint64 `protobuf:"varint,8,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// How many changed alerts did not fit and follow in the next message.
 	LeftOver uint32 `protobuf:"varint,9,opt,name=left_over,json=leftOver,proto3" json:"left_over,omitempty"`
@@ -742,6 +760,128 @@ func (x *Dropped) GetId() string {
 	return ""
 }
 
+// Moved says that a lane is left because its integration is not configured any
+// more, and that the lane of the same group at the integration in its place owes
+// what the first one owed.
+type Moved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lane that is left; its message, if any, will not be attempted.
+	From *Lane `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The lane that goes on.
+	To *Lane `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// What the second lane has to go on with. Alerts of the first lane that are
+	// missing here are told anew, or nothing more is to be told of them.
+	Members       []*MemberState `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moved) Reset() {
+	*x = Moved{}
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moved) ProtoMessage() {}
+
+func (x *Moved) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moved.ProtoReflect.Descriptor instead.
+func (*Moved) Descriptor() ([]byte, []int) {
+	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Moved) GetFrom() *Lane {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Moved) GetTo() *Lane {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Moved) GetMembers() []*MemberState {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Way is one integration of a receiver.
+type Way struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver's name in the configuration.
+	Receiver string `protobuf:"bytes,1,opt,name=receiver,proto3" json:"receiver,omitempty"`
+	// The integration within the receiver, e.g. "webhook/3f2a90c1".
+	Integration   string `protobuf:"bytes,2,opt,name=integration,proto3" json:"integration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Way) Reset() {
+	*x = Way{}
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Way) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Way) ProtoMessage() {}
+
+func (x *Way) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Way.ProtoReflect.Descriptor instead.
+func (*Way) Descriptor() ([]byte, []int) {
+	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Way) GetReceiver() string {
+	if x != nil {
+		return x.Receiver
+	}
+	return ""
+}
+
+func (x *Way) GetIntegration() string {
+	if x != nil {
+		return x.Integration
+	}
+	return ""
+}
+
 // Snapshot is the notifier's whole state at one place of both streams.
 type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -761,14 +901,22 @@ type Snapshot struct {
 	// The alerts that fire or that someone is still to be told about.
 	Alerts []*KnownAlert `protobuf:"bytes,7,rep,name=alerts,proto3" json:"alerts,omitempty"`
 	// The lanes.
-	Lanes         []*LaneState `protobuf:"bytes,8,rep,name=lanes,proto3" json:"lanes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lanes []*LaneState `protobuf:"bytes,8,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	// The integrations that were configured, each receiver's in the order of its
+	// file.
+	Ways []*Way `protobuf:"bytes,9,rep,name=ways,proto3" json:"ways,omitempty"`
+	// What is added to places in ALERTS to make sequences, so that they do not
+	// fall when the stream is created anew. 0 in the first stream.
+	SequenceBase uint64 `protobuf:"varint,10,opt,name=sequence_base,json=sequenceBase,proto3" json:"sequence_base,omitempty"`
+	// The highest sequence of a message so far.
+	HighestSequence uint64 `protobuf:"varint,11,opt,name=highest_sequence,json=highestSequence,proto3" json:"highest_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[8]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +928,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[8]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +941,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetFormat() uint32 {
@@ -852,6 +1000,27 @@ func (x *Snapshot) GetLanes() []*LaneState {
 	return nil
 }
 
+func (x *Snapshot) GetWays() []*Way {
+	if x != nil {
+		return x.Ways
+	}
+	return nil
+}
+
+func (x *Snapshot) GetSequenceBase() uint64 {
+	if x != nil {
+		return x.SequenceBase
+	}
+	return 0
+}
+
+func (x *Snapshot) GetHighestSequence() uint64 {
+	if x != nil {
+		return x.HighestSequence
+	}
+	return 0
+}
+
 // KnownAlert is an alert as the notifier knows it.
 type KnownAlert struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -871,7 +1040,7 @@ type KnownAlert struct {
 
 func (x *KnownAlert) Reset() {
 	*x = KnownAlert{}
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[9]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1052,7 @@ func (x *KnownAlert) String() string {
 func (*KnownAlert) ProtoMessage() {}
 
 func (x *KnownAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[9]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1065,7 @@ func (x *KnownAlert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownAlert.ProtoReflect.Descriptor instead.
 func (*KnownAlert) Descriptor() ([]byte, []int) {
-	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KnownAlert) GetAlert() *v1.Alert {
@@ -957,7 +1126,7 @@ type LaneState struct {
 
 func (x *LaneState) Reset() {
 	*x = LaneState{}
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[10]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1138,7 @@ func (x *LaneState) String() string {
 func (*LaneState) ProtoMessage() {}
 
 func (x *LaneState) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[10]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1151,7 @@ func (x *LaneState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
 func (*LaneState) Descriptor() ([]byte, []int) {
-	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{10}
+	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LaneState) GetLane() *Lane {
@@ -1053,7 +1222,7 @@ type MemberState struct {
 
 func (x *MemberState) Reset() {
 	*x = MemberState{}
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[11]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1234,7 @@ func (x *MemberState) String() string {
 func (*MemberState) ProtoMessage() {}
 
 func (x *MemberState) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[11]
+	mi := &file_tocsin_delivery_v1_delivery_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1247,7 @@ func (x *MemberState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberState.ProtoReflect.Descriptor instead.
 func (*MemberState) Descriptor() ([]byte, []int) {
-	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{11}
+	return file_tocsin_delivery_v1_delivery_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MemberState) GetAlertId() string {
@@ -1122,13 +1291,14 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\n" +
 	"!tocsin/delivery/v1/delivery.proto\x12\x12tocsin.delivery.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/alert/v1/alert.proto\"=\n" +
 	"\x05Batch\x124\n" +
-	"\arecords\x18\x01 \x03(\v2\x1a.tocsin.delivery.v1.RecordR\arecords\"\xa6\x02\n" +
+	"\arecords\x18\x01 \x03(\v2\x1a.tocsin.delivery.v1.RecordR\arecords\"\xd9\x02\n" +
 	"\x06Record\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x124\n" +
 	"\x06opened\x18\x02 \x01(\v2\x1a.tocsin.delivery.v1.OpenedH\x00R\x06opened\x12:\n" +
 	"\bintended\x18\x03 \x01(\v2\x1c.tocsin.delivery.v1.IntendedH\x00R\bintended\x12=\n" +
 	"\tattempted\x18\x04 \x01(\v2\x1d.tocsin.delivery.v1.AttemptedH\x00R\tattempted\x127\n" +
-	"\adropped\x18\x05 \x01(\v2\x1b.tocsin.delivery.v1.DroppedH\x00R\adroppedB\x06\n" +
+	"\adropped\x18\x05 \x01(\v2\x1b.tocsin.delivery.v1.DroppedH\x00R\adropped\x121\n" +
+	"\x05moved\x18\x06 \x01(\v2\x19.tocsin.delivery.v1.MovedH\x00R\x05movedB\x06\n" +
 	"\x04fact\"G\n" +
 	"\x06Opened\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12'\n" +
@@ -1171,7 +1341,14 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12=\n" +
 	"\fnext_attempt\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vnextAttempt\"\x19\n" +
 	"\aDropped\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x9b\x03\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x9a\x01\n" +
+	"\x05Moved\x12,\n" +
+	"\x04from\x18\x01 \x01(\v2\x18.tocsin.delivery.v1.LaneR\x04from\x12(\n" +
+	"\x02to\x18\x02 \x01(\v2\x18.tocsin.delivery.v1.LaneR\x02to\x129\n" +
+	"\amembers\x18\x03 \x03(\v2\x1f.tocsin.delivery.v1.MemberStateR\amembers\"C\n" +
+	"\x03Way\x12\x1a\n" +
+	"\breceiver\x18\x01 \x01(\tR\breceiver\x12 \n" +
+	"\vintegration\x18\x02 \x01(\tR\vintegration\"\x98\x04\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12A\n" +
@@ -1180,7 +1357,11 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x12deliveries_created\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11deliveriesCreated\x12'\n" +
 	"\x0fshard_sequences\x18\x06 \x03(\x04R\x0eshardSequences\x126\n" +
 	"\x06alerts\x18\a \x03(\v2\x1e.tocsin.delivery.v1.KnownAlertR\x06alerts\x123\n" +
-	"\x05lanes\x18\b \x03(\v2\x1d.tocsin.delivery.v1.LaneStateR\x05lanes\"\xe0\x01\n" +
+	"\x05lanes\x18\b \x03(\v2\x1d.tocsin.delivery.v1.LaneStateR\x05lanes\x12+\n" +
+	"\x04ways\x18\t \x03(\v2\x17.tocsin.delivery.v1.WayR\x04ways\x12#\n" +
+	"\rsequence_base\x18\n" +
+	" \x01(\x04R\fsequenceBase\x12)\n" +
+	"\x10highest_sequence\x18\v \x01(\x04R\x0fhighestSequence\"\xe0\x01\n" +
 	"\n" +
 	"KnownAlert\x12,\n" +
 	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12\x18\n" +
@@ -1222,7 +1403,7 @@ func file_tocsin_delivery_v1_delivery_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_delivery_v1_delivery_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tocsin_delivery_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_tocsin_delivery_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_tocsin_delivery_v1_delivery_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: tocsin.delivery.v1.Outcome
 	(*Batch)(nil),                 // 1: tocsin.delivery.v1.Batch
@@ -1233,52 +1414,59 @@ var file_tocsin_delivery_v1_delivery_proto_goTypes = []any{
 	(*Intended)(nil),              // 6: tocsin.delivery.v1.Intended
 	(*Attempted)(nil),             // 7: tocsin.delivery.v1.Attempted
 	(*Dropped)(nil),               // 8: tocsin.delivery.v1.Dropped
-	(*Snapshot)(nil),              // 9: tocsin.delivery.v1.Snapshot
-	(*KnownAlert)(nil),            // 10: tocsin.delivery.v1.KnownAlert
-	(*LaneState)(nil),             // 11: tocsin.delivery.v1.LaneState
-	(*MemberState)(nil),           // 12: tocsin.delivery.v1.MemberState
-	nil,                           // 13: tocsin.delivery.v1.Lane.GroupLabelsEntry
-	nil,                           // 14: tocsin.delivery.v1.Lane.RouteLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(v1.AlertState)(0),            // 16: tocsin.alert.v1.AlertState
-	(*v1.Alert)(nil),              // 17: tocsin.alert.v1.Alert
+	(*Moved)(nil),                 // 9: tocsin.delivery.v1.Moved
+	(*Way)(nil),                   // 10: tocsin.delivery.v1.Way
+	(*Snapshot)(nil),              // 11: tocsin.delivery.v1.Snapshot
+	(*KnownAlert)(nil),            // 12: tocsin.delivery.v1.KnownAlert
+	(*LaneState)(nil),             // 13: tocsin.delivery.v1.LaneState
+	(*MemberState)(nil),           // 14: tocsin.delivery.v1.MemberState
+	nil,                           // 15: tocsin.delivery.v1.Lane.GroupLabelsEntry
+	nil,                           // 16: tocsin.delivery.v1.Lane.RouteLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(v1.AlertState)(0),            // 18: tocsin.alert.v1.AlertState
+	(*v1.Alert)(nil),              // 19: tocsin.alert.v1.Alert
 }
 var file_tocsin_delivery_v1_delivery_proto_depIdxs = []int32{
 	2,  // 0: tocsin.delivery.v1.Batch.records:type_name -> tocsin.delivery.v1.Record
-	15, // 1: tocsin.delivery.v1.Record.at:type_name -> google.protobuf.Timestamp
+	17, // 1: tocsin.delivery.v1.Record.at:type_name -> google.protobuf.Timestamp
 	3,  // 2: tocsin.delivery.v1.Record.opened:type_name -> tocsin.delivery.v1.Opened
 	6,  // 3: tocsin.delivery.v1.Record.intended:type_name -> tocsin.delivery.v1.Intended
 	7,  // 4: tocsin.delivery.v1.Record.attempted:type_name -> tocsin.delivery.v1.Attempted
 	8,  // 5: tocsin.delivery.v1.Record.dropped:type_name -> tocsin.delivery.v1.Dropped
-	13, // 6: tocsin.delivery.v1.Lane.group_labels:type_name -> tocsin.delivery.v1.Lane.GroupLabelsEntry
-	14, // 7: tocsin.delivery.v1.Lane.route_labels:type_name -> tocsin.delivery.v1.Lane.RouteLabelsEntry
-	15, // 8: tocsin.delivery.v1.Lane.first_due:type_name -> google.protobuf.Timestamp
-	16, // 9: tocsin.delivery.v1.Mention.state:type_name -> tocsin.alert.v1.AlertState
-	4,  // 10: tocsin.delivery.v1.Intended.lane:type_name -> tocsin.delivery.v1.Lane
-	5,  // 11: tocsin.delivery.v1.Intended.mentions:type_name -> tocsin.delivery.v1.Mention
-	15, // 12: tocsin.delivery.v1.Intended.stored_at:type_name -> google.protobuf.Timestamp
-	0,  // 13: tocsin.delivery.v1.Attempted.outcome:type_name -> tocsin.delivery.v1.Outcome
-	15, // 14: tocsin.delivery.v1.Attempted.next_attempt:type_name -> google.protobuf.Timestamp
-	15, // 15: tocsin.delivery.v1.Snapshot.at:type_name -> google.protobuf.Timestamp
-	15, // 16: tocsin.delivery.v1.Snapshot.alerts_created:type_name -> google.protobuf.Timestamp
-	15, // 17: tocsin.delivery.v1.Snapshot.deliveries_created:type_name -> google.protobuf.Timestamp
-	10, // 18: tocsin.delivery.v1.Snapshot.alerts:type_name -> tocsin.delivery.v1.KnownAlert
-	11, // 19: tocsin.delivery.v1.Snapshot.lanes:type_name -> tocsin.delivery.v1.LaneState
-	17, // 20: tocsin.delivery.v1.KnownAlert.alert:type_name -> tocsin.alert.v1.Alert
-	15, // 21: tocsin.delivery.v1.KnownAlert.stored_at:type_name -> google.protobuf.Timestamp
-	15, // 22: tocsin.delivery.v1.KnownAlert.free_at:type_name -> google.protobuf.Timestamp
-	4,  // 23: tocsin.delivery.v1.LaneState.lane:type_name -> tocsin.delivery.v1.Lane
-	15, // 24: tocsin.delivery.v1.LaneState.told_at:type_name -> google.protobuf.Timestamp
-	12, // 25: tocsin.delivery.v1.LaneState.members:type_name -> tocsin.delivery.v1.MemberState
-	6,  // 26: tocsin.delivery.v1.LaneState.pending:type_name -> tocsin.delivery.v1.Intended
-	15, // 27: tocsin.delivery.v1.LaneState.next_attempt:type_name -> google.protobuf.Timestamp
-	15, // 28: tocsin.delivery.v1.LaneState.flush_at:type_name -> google.protobuf.Timestamp
-	16, // 29: tocsin.delivery.v1.MemberState.told:type_name -> tocsin.alert.v1.AlertState
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	9,  // 6: tocsin.delivery.v1.Record.moved:type_name -> tocsin.delivery.v1.Moved
+	15, // 7: tocsin.delivery.v1.Lane.group_labels:type_name -> tocsin.delivery.v1.Lane.GroupLabelsEntry
+	16, // 8: tocsin.delivery.v1.Lane.route_labels:type_name -> tocsin.delivery.v1.Lane.RouteLabelsEntry
+	17, // 9: tocsin.delivery.v1.Lane.first_due:type_name -> google.protobuf.Timestamp
+	18, // 10: tocsin.delivery.v1.Mention.state:type_name -> tocsin.alert.v1.AlertState
+	4,  // 11: tocsin.delivery.v1.Intended.lane:type_name -> tocsin.delivery.v1.Lane
+	5,  // 12: tocsin.delivery.v1.Intended.mentions:type_name -> tocsin.delivery.v1.Mention
+	17, // 13: tocsin.delivery.v1.Intended.stored_at:type_name -> google.protobuf.Timestamp
+	0,  // 14: tocsin.delivery.v1.Attempted.outcome:type_name -> tocsin.delivery.v1.Outcome
+	17, // 15: tocsin.delivery.v1.Attempted.next_attempt:type_name -> google.protobuf.Timestamp
+	4,  // 16: tocsin.delivery.v1.Moved.from:type_name -> tocsin.delivery.v1.Lane
+	4,  // 17: tocsin.delivery.v1.Moved.to:type_name -> tocsin.delivery.v1.Lane
+	14, // 18: tocsin.delivery.v1.Moved.members:type_name -> tocsin.delivery.v1.MemberState
+	17, // 19: tocsin.delivery.v1.Snapshot.at:type_name -> google.protobuf.Timestamp
+	17, // 20: tocsin.delivery.v1.Snapshot.alerts_created:type_name -> google.protobuf.Timestamp
+	17, // 21: tocsin.delivery.v1.Snapshot.deliveries_created:type_name -> google.protobuf.Timestamp
+	12, // 22: tocsin.delivery.v1.Snapshot.alerts:type_name -> tocsin.delivery.v1.KnownAlert
+	13, // 23: tocsin.delivery.v1.Snapshot.lanes:type_name -> tocsin.delivery.v1.LaneState
+	10, // 24: tocsin.delivery.v1.Snapshot.ways:type_name -> tocsin.delivery.v1.Way
+	19, // 25: tocsin.delivery.v1.KnownAlert.alert:type_name -> tocsin.alert.v1.Alert
+	17, // 26: tocsin.delivery.v1.KnownAlert.stored_at:type_name -> google.protobuf.Timestamp
+	17, // 27: tocsin.delivery.v1.KnownAlert.free_at:type_name -> google.protobuf.Timestamp
+	4,  // 28: tocsin.delivery.v1.LaneState.lane:type_name -> tocsin.delivery.v1.Lane
+	17, // 29: tocsin.delivery.v1.LaneState.told_at:type_name -> google.protobuf.Timestamp
+	14, // 30: tocsin.delivery.v1.LaneState.members:type_name -> tocsin.delivery.v1.MemberState
+	6,  // 31: tocsin.delivery.v1.LaneState.pending:type_name -> tocsin.delivery.v1.Intended
+	17, // 32: tocsin.delivery.v1.LaneState.next_attempt:type_name -> google.protobuf.Timestamp
+	17, // 33: tocsin.delivery.v1.LaneState.flush_at:type_name -> google.protobuf.Timestamp
+	18, // 34: tocsin.delivery.v1.MemberState.told:type_name -> tocsin.alert.v1.AlertState
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_delivery_v1_delivery_proto_init() }
@@ -1291,6 +1479,7 @@ func file_tocsin_delivery_v1_delivery_proto_init() {
 		(*Record_Intended)(nil),
 		(*Record_Attempted)(nil),
 		(*Record_Dropped)(nil),
+		(*Record_Moved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1298,7 +1487,7 @@ func file_tocsin_delivery_v1_delivery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_delivery_v1_delivery_proto_rawDesc), len(file_tocsin_delivery_v1_delivery_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
