@@ -124,7 +124,10 @@ func outcome(a send.Answer) delivery.Outcome {
 		return o
 	}
 	o.Gone = a.Status == http.StatusGone
-	o.Throttled = a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable
+	switch a.Status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		o.Throttled = true // as Standard Webhooks has it
+	}
 	o.Error = strings.TrimSpace(fmt.Sprintf("answered %d %s", a.Status, http.StatusText(a.Status)))
 	if a.Excerpt != "" {
 		o.Error += ": " + a.Excerpt

@@ -36,6 +36,7 @@ func TestOutcome(t *testing.T) {
 			delivery.Outcome{Status: 429, Throttled: true, RetryAfter: time.Minute, Error: "answered 429 Too Many Requests: slow down"},
 		},
 		{"503 too", send.Answer{Status: 503}, delivery.Outcome{Status: 503, Throttled: true, Error: "answered 503 Service Unavailable"}},
+		{"504 too", send.Answer{Status: 504, RetryAfter: time.Second}, delivery.Outcome{Status: 504, Throttled: true, RetryAfter: time.Second, Error: "answered 504 Gateway Timeout"}},
 		{"500 only its own", send.Answer{Status: 500, RetryAfter: time.Second}, delivery.Outcome{Status: 500, RetryAfter: time.Second, Error: "answered 500 Internal Server Error"}},
 		{"a status nobody knows", send.Answer{Status: 799}, delivery.Outcome{Status: 799, Error: "answered 799"}},
 	} {

@@ -1,11 +1,13 @@
 package send
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -73,16 +75,19 @@ func (g Guard) Check(addr netip.Addr) error {
 	return nil
 }
 
-// metadataHost is the name that a resolver of Google's cloud gives its metadata
-// service.
-const metadataHost = "metadata.google.internal"
+// metadataHosts are the names that resolvers of Google's cloud and of AWS give
+// their metadata services.
+var metadataHosts = []string{
+	"metadata", "metadata.google.internal", "metadata.goog",
+	"instance-data", "instance-data.ec2.internal",
+}
 
 // checkHost returns an error when a proxy must not be asked for host: what it is
 // a name of is the proxy's to find out, but an address is checked in whatever
 // spelling a proxy may understand (0xa9fea9fe, 2852039166, 0251.0376.0251.0376).
 func (g Guard) checkHost(host string) error {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if host == metadataHost {
+	if slices.Contains(metadataHosts, host) {
 		return fmt.Errorf("host %s is not allowed", host)
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -114,14 +119,39 @@ func forms(addr netip.Addr) []netip.Addr {
 		return all
 	}
 	b := addr.As16()
-	switch {
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr), netip.MustParsePrefix("::/96").Contains(addr):
-		all = append(all, netip.AddrFrom4([4]byte(b[12:16]))) // NAT64, IPv4-compatible
-	case netip.MustParsePrefix("2002::/16").Contains(addr):
-		all = append(all, netip.AddrFrom4([4]byte(b[2:6]))) // 6to4
+	for _, e := range embeddings {
+		if !e.within.Contains(addr) || !bytes.HasPrefix(b[8:], e.marks) {
+			continue
+		}
+		var four [4]byte
+		for i, at := range e.at {
+			four[i] = b[at] ^ e.mask
+		}
+		all = append(all, netip.AddrFrom4(four))
 	}
 	return all
 }
+
+// embeddings are the ways in which IPv6 addresses carry an IPv4 address: in which
+// network, at which bytes, xor what, if the second half begins with marks.
+var embeddings = []struct {
+	within netip.Prefix
+	at     [4]int
+	mask   byte
+	marks  []byte
+}{
+	{within: netip.MustParsePrefix("::/96"), at: last4},                                       // IPv4-compatible
+	{within: netip.MustParsePrefix("::ffff:0:0:0/96"), at: last4},                             // IPv4-translated
+	{within: netip.MustParsePrefix("64:ff9b::/96"), at: last4},                                // NAT64
+	{within: netip.MustParsePrefix("64:ff9b:1::/48"), at: last4},                              // local NAT64 of length 96
+	{within: netip.MustParsePrefix("64:ff9b:1::/48"), at: [4]int{6, 7, 9, 10}},                // local NAT64 of length 48
+	{within: netip.MustParsePrefix("2002::/16"), at: [4]int{2, 3, 4, 5}},                      // 6to4
+	{within: netip.MustParsePrefix("2001::/32"), at: last4, mask: 0xff},                       // Teredo
+	{within: netip.MustParsePrefix("::/0"), at: last4, marks: []byte{0x00, 0x00, 0x5e, 0xfe}}, // ISATAP
+	{within: netip.MustParsePrefix("::/0"), at: last4, marks: []byte{0x02, 0x00, 0x5e, 0xfe}}, // ISATAP
+}
+
+var last4 = [4]int{12, 13, 14, 15}
 
 // dialer returns a dialer that checks the very address it connects to, after
 // DNS, so that neither a spelling nor a second answer of DNS gets around it.

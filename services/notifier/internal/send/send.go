@@ -42,7 +42,14 @@ type Client struct {
 	proxy   func(*http.Request) (*url.URL, error)
 	guard   Guard
 	timeout time.Duration
+	// abandoned bounds the requests that may outlive their attempt. Nil where none
+	// can.
+	abandoned chan struct{}
 }
+
+// maxAbandoned is how many requests that wait for a token may outlive their
+// attempts: those that may run at once.
+const maxAbandoned = 16
 
 // Options are how a client connects.
 type Options struct {
@@ -77,7 +84,14 @@ func NewClient(o Options) (*Client, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
-	return &Client{http: client, proxy: conf.Proxy(), guard: o.Guard, timeout: o.Timeout}, nil
+	c := &Client{http: client, proxy: conf.Proxy(), guard: o.Guard, timeout: o.Timeout}
+	if conf.OAuth2 != nil {
+		c.abandoned = make(chan struct{}, maxAbandoned)
+		if u, err := url.Parse(conf.OAuth2.TokenURL); err != nil || o.Guard.checkHost(u.Hostname()) != nil {
+			return nil, fmt.Errorf("make HTTP client of %s: oauth2.token_url is not a URL that may be asked", o.Name)
+		}
+	}
+	return c, nil
 }
 
 // Close closes the idle connections.
@@ -118,7 +132,7 @@ func (c *Client) Post(ctx context.Context, now time.Time, r Request) Answer {
 	if err := c.checkProxied(req); err != nil {
 		return Answer{Err: err}
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.do(ctx, req)
 	if err != nil {
 		return Answer{Err: plain(ctx, err)}
 	}
@@ -130,6 +144,38 @@ func (c *Client) Post(ctx context.Context, now time.Time, r Request) Answer {
 		a.Err = plain(ctx, err)
 	}
 	return a
+}
+
+// do makes the request. Where a token comes first, it may hang in the library that
+// fetches it, which knows no deadline: it is left behind then.
+func (c *Client) do(ctx context.Context, req *http.Request) (*http.Response, error) {
+	if c.abandoned == nil {
+		return c.http.Do(req)
+	}
+	select {
+	case c.abandoned <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	type answer struct {
+		resp *http.Response
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		defer func() { <-c.abandoned }()
+		resp, err := c.http.Do(req)
+		if err == nil && ctx.Err() != nil {
+			_ = resp.Body.Close() // nobody waits for it any more
+		}
+		done <- answer{resp, err}
+	}()
+	select {
+	case a := <-done:
+		return a.resp, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // checkProxied checks the host that a proxy would connect to in our place; the

@@ -171,7 +171,7 @@ func TestAProxyDoesNotLeadAroundTheGuard(t *testing.T) {
 	for _, host := range []string{
 		"169.254.169.254", "169.254.169.254.", "2852039166", "0xa9fea9fe", "0XA9FEA9FE", "0xa9.254.0251.0xfe", "169.254.43518",
 		"0251.0376.0251.0376", "169.254.0xa9fe", "1.0x", "[::ffff:169.254.169.254]",
-		"metadata.google.internal", "Metadata.Google.Internal.",
+		"metadata.google.internal", "Metadata.Google.Internal.", "metadata", "instance-data.ec2.internal",
 	} {
 		if a := post(t, c, "http://"+host+"/"); a.Err == nil || asked.Load() != 0 {
 			t.Fatalf("%s: answer %+v after %d requests to the proxy, want a refusal", host, a, asked.Load())
