@@ -110,6 +110,7 @@ type world struct {
 	receiver *receiver
 	config   string
 	data     string
+	env      []string // of Tocsin
 }
 
 func newWorld(t *testing.T, expectedFailures int) *world {
@@ -141,7 +142,7 @@ type system struct {
 // up starts Tocsin and waits until it serves.
 func (w *world) up(t *testing.T) *system {
 	t.Helper()
-	s := &system{Process: process.Start(t, nil, "up", "--config", w.config, "--data", w.data)}
+	s := &system{Process: process.Start(t, w.env, "up", "--config", w.config, "--data", w.data)}
 	s.WaitFor(0, "ingest API (gRPC)") // the last line of the addresses
 	printed := s.Output()
 	for _, a := range []struct {

@@ -76,6 +76,11 @@ func (r *restAPI) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	// Quota headers as RunPod sends them, of an account with plenty left.
 	w.Header().Set("RateLimit", `"minute";r=59321;t=31, "hour";r=2899999;t=1812`)
 	w.Header().Set("RateLimit-Policy", `"minute";q=60000;w=60, "hour";q=3000000;w=3600`)
+	r.serve(w, req)
+}
+
+// serve answers from the inventory.
+func (r *restAPI) serve(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("X-Request-Id", "req-1")
 	body, ok := r.find(strings.Split(strings.TrimPrefix(req.URL.EscapedPath(), "/v2/"), "/"))
 	if !ok {
