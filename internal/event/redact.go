@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -31,33 +32,55 @@ const (
 
 // hiding are the shapes of secrets, most specific first. Each keeps what tells a
 // reader what stood there. Too much hidden costs a word in an error message,
-// too little costs a key, so in doubt they hide.
+// too little costs a key, so in doubt they hide. Nearly all texts hold none of the
+// words that a shape needs; to look for these, in lower case, costs a fiftieth of
+// the search for the shape.
 var hiding = []struct {
+	needs []string // of which a text holds one at least
 	shape *regexp.Regexp
 	with  string
 }{
 	// RunPod's keys, wherever they stand.
-	{regexp.MustCompile(`(?i)(rpa_)[a-z0-9]+`), "${1}" + redacted},
-	{regexp.MustCompile(`(?i)(\brm_)[a-z0-9]{8,}|(rm_)[a-z0-9]{12,}`), "${1}${2}" + redacted},
+	{[]string{"rpa_"}, regexp.MustCompile(`(?i)(rpa_)[a-z0-9]+`), "${1}" + redacted},
+	{[]string{"rm_"}, regexp.MustCompile(`(?i)(\brm_)[a-z0-9]{8,}|(rm_)[a-z0-9]{12,}`), "${1}${2}" + redacted},
 	// Keys of those whose services jobs call most: Hugging Face, OpenAI, GitHub, AWS, Slack.
-	{regexp.MustCompile(`\b(hf_|sk-|gh[oprsu]_|github_pat_|xox[a-z]-|AKIA)[A-Za-z0-9_-]{10,}`), "${1}" + redacted},
+	{
+		[]string{"hf_", "sk-", "gh", "xox", "akia"},
+		regexp.MustCompile(`\b(hf_|sk-|gh[oprsu]_|github_pat_|xox[a-z]-|AKIA)[A-Za-z0-9_-]{10,}`), "${1}" + redacted,
+	},
 	// JSON Web Tokens.
-	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?`), redacted},
+	{[]string{"eyj"}, regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?`), redacted},
 	// The path of an incoming webhook is its secret.
-	{regexp.MustCompile(`(?i)(hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/|/webhook/)[^\s"'<>?#]+`), "${1}" + redacted},
+	{
+		[]string{"hooks.slack.com/", "/webhooks/", "/webhook/"},
+		regexp.MustCompile(`(?i)(hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/|/webhook/)[^\s"'<>?#]+`), "${1}" + redacted,
+	},
 	// User and password of a URL, up to the last @ before the path.
-	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#"'<>]*@`), "${1}" + redacted + "@"},
+	{[]string{"://"}, regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#"'<>]*@`), "${1}" + redacted + "@"},
 	// Authorization headers, with or without their name.
-	{regexp.MustCompile(`(?i)\b((?:bearer[\s:=]+)+)[^\s"',;]+`), "${1}" + redacted},
-	{regexp.MustCompile(`(?i)(authorization\\*["']?\s*[:=]\s*\\*["']?)(?:[a-z]+[ \t]+)?[^\s"',;]+`), "${1}" + redacted},
-	{regexp.MustCompile(`(?i)\b(basic\s+)[A-Za-z0-9+/]{8,}={0,2}`), "${1}" + redacted},
+	{[]string{"bearer"}, regexp.MustCompile(`(?i)\b((?:bearer[\s:=]+)+)[^\s"',;]+`), "${1}" + redacted},
+	{
+		[]string{"authorization"},
+		regexp.MustCompile(`(?i)(authorization\\*["']?\s*[:=]\s*\\*["']?)(?:[a-z]+[ \t]+)?[^\s"',;]+`), "${1}" + redacted,
+	},
+	{[]string{"basic"}, regexp.MustCompile(`(?i)\b(basic\s+)[A-Za-z0-9+/]{8,}={0,2}`), "${1}" + redacted},
 	// Names that say what their value is: api_key=..., "password": "...", x-api-key: ...
-	{regexp.MustCompile(`(?i)((?:api[_-]?key|access[_-]?key(?:[_-]?id)?|secret(?:[_-]?(?:access)?[_-]?key)?|private[_-]?key|password|passwd|pwd|credentials?)\\*["']?\s*[=:]\s*)(?:` + anyValue + `)`), "${1}${2}${3}${4}" + redacted},
+	{
+		[]string{"key", "secret", "passw", "pwd", "credential"},
+		regexp.MustCompile(`(?i)((?:api[_-]?key|access[_-]?key(?:[_-]?id)?|secret(?:[_-]?(?:access)?[_-]?key)?|private[_-]?key|password|passwd|pwd|credentials?)\\*["']?\s*[=:]\s*)(?:` + anyValue + `)`),
+		"${1}${2}${3}${4}" + redacted,
+	},
 	// After a colon only in quotes: "unexpected token: <" is no secret.
-	{regexp.MustCompile(`(?i)((?:token|signature|sig|session[_-]?id)\\*["']?=)(?:` + anyValue + `)`), "${1}${2}${3}${4}" + redacted},
-	{regexp.MustCompile(`(?i)((?:token|signature|sig|session[_-]?id)\\*["']\s*:\s*)(?:` + quotedValue + `)`), "${1}${2}${3}${4}" + redacted},
+	{
+		[]string{"token", "sig", "session"},
+		regexp.MustCompile(`(?i)((?:token|signature|sig|session[_-]?id)\\*["']?=)(?:` + anyValue + `)`), "${1}${2}${3}${4}" + redacted,
+	},
+	{
+		[]string{"token", "sig", "session"},
+		regexp.MustCompile(`(?i)((?:token|signature|sig|session[_-]?id)\\*["']\s*:\s*)(?:` + quotedValue + `)`), "${1}${2}${3}${4}" + redacted,
+	},
 	// Long opaque values in a query string, whatever their name.
-	{regexp.MustCompile(`([?&][^=&\s]{1,64}=)[A-Za-z0-9_.~%+/-]{32,}`), "${1}" + redacted},
+	{[]string{"?", "&"}, regexp.MustCompile(`([?&][^=&\s]{1,64}=)[A-Za-z0-9_.~%+/-]{32,}`), "${1}" + redacted},
 }
 
 // address is an e-mail address. It is no secret, and names of targets may hold
@@ -82,10 +105,24 @@ func Redact(text string) string {
 		text = text[:maxRedact]
 	}
 	text = strings.ToValidUTF8(text, "\uFFFD")
+	words := strings.ToLower(text)
+	plain := ascii(text) // other letters may count as one of a word, such as the Kelvin sign as a k
 	for _, h := range hiding {
+		if plain && !slices.ContainsFunc(h.needs, func(word string) bool { return strings.Contains(words, word) }) {
+			continue
+		}
 		text = h.shape.ReplaceAllString(text, h.with)
 	}
 	return text
+}
+
+func ascii(text string) bool {
+	for i := range len(text) {
+		if text[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // RedactTo returns what Redact returns, cut to at most limit bytes between two
