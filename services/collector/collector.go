@@ -137,7 +137,8 @@ func watch(
 		return err
 	}
 
-	figures := fleet.New(opts.Registerer, cfg.MaxTargets)
+	// A target that is polled rarely keeps its series from one poll to the next.
+	figures := fleet.New(opts.Registerer, cfg.MaxTargets, max(fleet.StaleAfter, 3*cfg.HealthInterval, 3*cfg.PodsInterval))
 	box := outbox.New(outbox.Options{
 		Store: func(ctx context.Context, subject, id string, data []byte) error {
 			if !conn.Connected() {

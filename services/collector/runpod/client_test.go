@@ -288,6 +288,7 @@ func TestTheKeyGoesToNoHostThatTheOperatorDidNotConfigure(t *testing.T) {
 		listed bool
 	}{
 		"the same host is used":      {"https://api.runpod.ai/v3/ep1/health", "https://api.runpod.ai/v3/ep1/health", true},
+		"another endpoint's is not":  {"https://api.runpod.ai/v2/ep12/health", "https://api.runpod.ai/v2/ep1/health", false},
 		"none is built":              {"", "https://api.runpod.ai/v2/ep1/health", false},
 		"another host is not":        {"https://evil.example/v2/ep1/health", "https://api.runpod.ai/v2/ep1/health", false},
 		"another port is not":        {"https://api.runpod.ai:8443/v2/ep1/health", "https://api.runpod.ai/v2/ep1/health", false},

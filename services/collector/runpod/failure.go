@@ -277,7 +277,7 @@ var signs = []struct {
 }{
 	{regexp.MustCompile(`(?i)executionTimeout exceeded|execution timed? ?out|exceeded (?:the )?execution ?timeout`), TimedOut},
 	{regexp.MustCompile(`(?i)job timed out after [0-9]+ retr`), Crash},
-	{regexp.MustCompile(`(?i)out of memory|OutOfMemoryError|\bOOM(?:[- ]?killed)?\b|\bMemoryError\b|cannot allocate memory|exit(?:ed)?(?: with)?(?: exit)?(?: code|status)? 137\b`), OutOfMemory},
+	{regexp.MustCompile(`(?i)out[ _-]?of[ _-]?memory|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|\bOOM(?:[- ]?killed)?\b|\bMemoryError\b|cannot allocate memory|exit(?:ed)?(?: with)?(?: exit)?(?: code|status)? 137\b`), OutOfMemory},
 	{regexp.MustCompile(`(?i)Job has missing field|missing (?:required )?(?:field|input|parameter|key|argument)|\bValidationError\b|\bInputError\b|field required|(?:field|input|parameter|property|argument)\b.{0,60}\bis (?:a )?required|\bis a required property|invalid input`), Validation},
 	{regexp.MustCompile(`(?i)worker (?:exited|died|crashed|was killed)|segmentation fault|SIG(?:KILL|SEGV|ABRT)|exit(?:ed)? (?:with )?(?:exit )?(?:code|status) [1-9]`), Crash},
 }

@@ -59,7 +59,9 @@ func TestParseFailure(t *testing.T) {
 		"a GPU out of memory": {"FAILED", raised("<class 'torch.cuda.OutOfMemoryError'>", "CUDA out of memory. Tried to allocate 2.50 GiB"), Failure{
 			Category: OutOfMemory, Type: "torch.cuda.OutOfMemoryError", Message: "CUDA out of memory. Tried to allocate 2.50 GiB", Frame: frame,
 		}},
-		"a host out of memory": {"FAILED", raised("<class 'MemoryError'>", ""), Failure{Category: OutOfMemory, Type: "MemoryError", Frame: frame}},
+		"a GPU out of memory, by another name": {"FAILED", `"hipErrorOutOfMemory"`, Failure{Category: OutOfMemory, Message: "hipErrorOutOfMemory"}},
+		"cuBLAS without room":                  {"FAILED", `"CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"`, Failure{Category: OutOfMemory, Message: "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"}},
+		"a host out of memory":                 {"FAILED", raised("<class 'MemoryError'>", ""), Failure{Category: OutOfMemory, Type: "MemoryError", Frame: frame}},
 		"a CUDA error inside of a RuntimeError": {"FAILED", raised("<class 'RuntimeError'>", "CUDA error: out of memory"), Failure{
 			Category: OutOfMemory, Type: "RuntimeError", Message: "CUDA error: out of memory", Frame: frame,
 		}},

@@ -27,12 +27,13 @@ func parseBase(raw string) (*url.URL, error) {
 // HealthURL returns the URL that [Client.Health] reads for e. The URL that the
 // inventory names is used only on the scheme and host of the configured
 // ServerlessURL, because the key goes with the call: an answer must not be able
-// to send it to a host that the operator did not configure. Otherwise the URL is
-// built from ServerlessURL and the second result is false.
+// to send it to a host that the operator did not configure. And only if it names
+// the endpoint, so that no other's health is taken for its own. Otherwise the URL
+// is built from ServerlessURL and the second result is false.
 func (c *Client) HealthURL(e Endpoint) (target string, fromInventory bool) {
 	u, err := url.Parse(e.HealthURL)
 	if err == nil && e.HealthURL != "" && u.Scheme == c.serverless.Scheme && u.Host == c.serverless.Host &&
-		u.User == nil && u.RawQuery == "" && u.Fragment == "" {
+		u.User == nil && u.RawQuery == "" && u.Fragment == "" && strings.Contains(u.EscapedPath(), "/"+url.PathEscape(e.ID)+"/") {
 		return u.String(), true
 	}
 	return join(c.serverless, e.ID, "health"), false

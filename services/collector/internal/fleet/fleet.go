@@ -2,7 +2,7 @@
 // that users of other queues know. Figures come from the events themselves, so
 // that the two cannot disagree. What RunPod did not send is no series; the
 // series of a removed target vanish, as do those of a target that was not read
-// for ten minutes.
+// for a while.
 package fleet
 
 import (
@@ -15,9 +15,10 @@ import (
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 )
 
-// staleAfter is twice the longest pause between two polls of a target that fails,
-// unless that is set longer.
-const staleAfter = 10 * time.Minute
+// StaleAfter is the time after which the series of a target that was not read
+// vanish: twice the longest pause between two polls of a target that fails, as it
+// is set usually.
+const StaleAfter = 10 * time.Minute
 
 var (
 	jobsTotal = prometheus.NewDesc("runpod_jobs_total",
@@ -61,6 +62,7 @@ type sample struct {
 // Fleet is a collector of the fleet's figures. It is safe for concurrent use.
 type Fleet struct {
 	maxTargets int
+	staleAfter time.Duration
 	duration   *prometheus.HistogramVec
 	errors     *prometheus.CounterVec
 	refused    prometheus.Counter
@@ -71,10 +73,12 @@ type Fleet struct {
 }
 
 // New returns a fleet of at most maxTargets targets, registered with r. Each has
-// about 15 series, so that 20,000 make 300,000.
-func New(r prometheus.Registerer, maxTargets int) *Fleet {
+// about 15 series, so that 20,000 make 300,000. Those of a target that was not read
+// for staleAfter vanish.
+func New(r prometheus.Registerer, maxTargets int, staleAfter time.Duration) *Fleet {
 	f := &Fleet{
 		maxTargets: maxTargets,
+		staleAfter: staleAfter,
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "runpod_job_duration_seconds",
 			Help:    "Execution time of the jobs that were followed to their end.",
@@ -189,7 +193,7 @@ func (f *Fleet) Collect(out chan<- prometheus.Metric) {
 	f.mu.Lock()
 	fresh := make(map[key]sample, len(f.samples))
 	for k, s := range f.samples {
-		if time.Since(s.read) > staleAfter {
+		if time.Since(s.read) > f.staleAfter {
 			delete(f.samples, k)
 			continue
 		}

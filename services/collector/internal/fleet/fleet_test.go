@@ -47,7 +47,7 @@ func expect(t *testing.T, r *prometheus.Registry, want string, names ...string) 
 
 func TestTheFiguresOfAnEndpoint(t *testing.T) {
 	r := prometheus.NewRegistry()
-	f := fleet.New(r, 10)
+	f := fleet.New(r, 10, fleet.StaleAfter)
 	f.Observe(health("ep", 31, 4), time.Now())
 	expect(t, r, `
 		# HELP runpod_jobs_total Jobs of the endpoint since it was made, from /health.
@@ -74,7 +74,7 @@ func TestTheFiguresOfAnEndpoint(t *testing.T) {
 
 func TestAPodWithoutFiguresHasNoneOfZero(t *testing.T) {
 	r := prometheus.NewRegistry()
-	f := fleet.New(r, 10)
+	f := fleet.New(r, 10, fleet.StaleAfter)
 	pod := func(id string, g *eventv1.GpuSampled) *eventv1.Event {
 		return &eventv1.Event{
 			Target: &eventv1.Target{Kind: eventv1.TargetKind_TARGET_KIND_POD, Id: id, Name: id},
@@ -103,7 +103,7 @@ func TestAPodWithoutFiguresHasNoneOfZero(t *testing.T) {
 
 func TestJobsThatWereFollowed(t *testing.T) {
 	r := prometheus.NewRegistry()
-	f := fleet.New(r, 10)
+	f := fleet.New(r, 10, fleet.StaleAfter)
 	for _, e := range []*eventv1.Event{
 		end("ep", eventv1.JobState_JOB_STATE_IN_PROGRESS, nil, 0),
 		end("ep", eventv1.JobState_JOB_STATE_COMPLETED, new(int64(1500)), 0),
@@ -141,7 +141,7 @@ func TestSeriesVanish(t *testing.T) {
 	all := []string{"runpod_jobs_total", "runpod_queue_depth", "runpod_workers", "runpod_endpoint_info", "runpod_job_errors_total", "runpod_job_duration_seconds"}
 	t.Run("with their target", func(t *testing.T) {
 		r := prometheus.NewRegistry()
-		f := fleet.New(r, 10)
+		f := fleet.New(r, 10, fleet.StaleAfter)
 		f.Observe(health("ep", 1, 1), time.Now())
 		f.Observe(end("ep", eventv1.JobState_JOB_STATE_FAILED, new(int64(1)), eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_OOM), time.Now())
 		f.Observe(removed("ep"), time.Now())
@@ -150,7 +150,7 @@ func TestSeriesVanish(t *testing.T) {
 	t.Run("when their target is not read any more", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := prometheus.NewRegistry()
-			f := fleet.New(r, 10)
+			f := fleet.New(r, 10, fleet.StaleAfter)
 			f.Observe(health("ep", 1, 1), time.Now())
 			time.Sleep(10 * time.Minute)
 			if n := testutil.CollectAndCount(f); n == 0 {
@@ -166,7 +166,7 @@ func TestSeriesVanish(t *testing.T) {
 
 func TestSeriesAreBounded(t *testing.T) {
 	r := prometheus.NewRegistry()
-	f := fleet.New(r, 3)
+	f := fleet.New(r, 3, fleet.StaleAfter)
 	for i := range 5 {
 		f.Observe(health(fmt.Sprint("ep", i), 1, 1), time.Now())
 		f.Observe(end(fmt.Sprint("ep", i), eventv1.JobState_JOB_STATE_COMPLETED, new(int64(1)), 0), time.Now())
