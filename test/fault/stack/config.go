@@ -43,7 +43,7 @@ alerter:
 func (s *Stack) notifierConfig(name, routes string) string {
 	return fmt.Sprintf(`
 nats: {url: "nats://%s"}
-notifier: {config_file: %q, inhibition_hold: 0s, grpc_address: %q, http_address: %q}
+notifier: {config_file: %q, external_url: "http://notifier.test", inhibition_hold: 0s, grpc_address: %q, http_address: %q}
 `, s.links[plan.To(name, plan.NATS)].Addr(), routes, s.ports.of(s.t, name), s.ports.of(s.t, name+" http"))
 }
 
