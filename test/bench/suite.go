@@ -83,16 +83,17 @@ func newSuite(ctx context.Context, f *flags, p *progress) (*suite, error) {
 func (s *suite) runAll(ctx context.Context, chosen []benchmark) error {
 	var errs []error
 	for _, b := range chosen {
-		l := report.Load{Benchmark: b.name}
-		if average, ok := rig.Load(); ok {
-			l.Average = &average
-		}
-		s.report.Loads = append(s.report.Loads, l)
 		s.current = b.name
 		s.progress.begin(b.name, b.about)
+		before, known := rig.Look()
 		if err := b.run(ctx, s); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", b.name, err))
 		}
+		l := report.Load{Benchmark: b.name}
+		if after, ok := rig.Look(); ok && known {
+			l.Average, l.Others = &before.Load, new(rig.Others(before, after))
+		}
+		s.report.Loads = append(s.report.Loads, l)
 		if ctx.Err() != nil {
 			break
 		}

@@ -148,7 +148,7 @@ func (b *builder) finish(env *cel.Env, checked *cel.Ast) (*Expr, []Mistake) {
 	if estimate.Max > maxCost {
 		return nil, []Mistake{{Text: fmt.Sprintf("the expression may cost %d; at most %d is allowed", estimate.Max, maxCost)}}
 	}
-	if b.e.prg, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize)); err != nil {
+	if b.e.prg, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), b.direct()); err != nil {
 		return nil, []Mistake{{Text: err.Error()}}
 	}
 	slices.SortStableFunc(b.parts, func(x, y placed) int { return x.offset - y.offset })

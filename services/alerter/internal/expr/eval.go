@@ -2,6 +2,7 @@ package expr
 
 import (
 	"errors"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -50,10 +51,14 @@ var missing = types.NewErrWithNodeID(1, "no value")
 // Eval decides the condition with the values of src. The error is nil unless
 // the result is Failed.
 func (e *Expr) Eval(src Source) (Result, error) {
-	a := activation{e: e, src: src}
-	out, _, err := e.prg.Eval(&a)
+	a := activations.Get().(*activation)
+	a.e, a.src, a.missed = e, src, false
+	out, _, err := e.prg.Eval(a)
+	missed := a.missed
+	a.e, a.src = nil, nil // not put back when a rule panics: it may still be in use
+	activations.Put(a)
 	switch {
-	case err != nil && a.missed:
+	case err != nil && missed:
 		return NoValue, nil
 	case err != nil:
 		return Failed, err
@@ -65,6 +70,9 @@ func (e *Expr) Eval(src Source) (Result, error) {
 		return Failed, errors.New("the expression gave no truth value")
 	}
 }
+
+// activations are used again: each fact takes one for every rule.
+var activations = sync.Pool{New: func() any { return new(activation) }}
 
 // activation answers CEL's questions for names and remembers whether it was
 // asked for something that has no value.
@@ -80,12 +88,7 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	if !ok {
 		return nil, false
 	}
-	v := a.src.Slot(id)
-	if !v.Known() {
-		a.missed = true
-		return missing, true
-	}
-	return v.ref(), true
+	return a.slot(id), true
 }
 
 // Parent returns nil: there is nothing beyond the slots.

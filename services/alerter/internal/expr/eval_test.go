@@ -44,6 +44,9 @@ func TestEvalTellsFalseFromNoValue(t *testing.T) {
 		{"max of two numbers", "max(jobs.in_queue, 10) == 10 && min(jobs.in_queue, 10) == 7", True},
 		{"texts", "endpoint.type == 'queue' && label('env') in ['prod', 'stage']", True},
 		{"a threshold with an override", "jobs.in_queue > threshold('queue', 5)", True},
+		{"within a list", "[6, 8].exists(n, n > jobs.in_queue && n > threshold('queue', 5))", True},
+		{"within a list, not", "[6, 8].all(n, n > jobs.in_queue)", False},
+		{"within a list, a missing field", "[6, 8].exists(n, n > jobs.in_progress)", NoValue},
 		{"a division by zero is no number, hence false", "workers.running / workers.running > 0.1", False},
 	} {
 		t.Run(c.name, func(t *testing.T) {

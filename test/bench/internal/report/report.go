@@ -93,15 +93,16 @@ type Machine struct {
 	Revision string `json:"revision"`
 }
 
-// Load is how busy the machine was when a benchmark began: the average number of
-// processes that wanted to run in the minute before. Others' work is in it, and
-// that of the benchmark before.
+// Load is how busy the machine was with other things. Nil stands for what the
+// system does not tell.
 type Load struct {
-	// Benchmark is the one that began then.
+	// Benchmark is the one that ran then.
 	Benchmark string `json:"benchmark"`
-	// Average of the last minute; NaN is not written: it is left out where the
-	// system does not tell.
+	// Average is how many processes wanted to run in the minute before it, those
+	// of the benchmark before it too.
 	Average *float64 `json:"average,omitempty"`
+	// Others is the part of the processors' time that others used meanwhile.
+	Others *float64 `json:"others,omitempty"`
 }
 
 // Report is the outcome of a run.
@@ -116,7 +117,7 @@ type Report struct {
 	Machine Machine `json:"machine"`
 	// Settings are the sizes that were asked for, by the names of their flags.
 	Settings map[string]string `json:"settings"`
-	// Loads are the machine's load before each benchmark.
+	// Loads are what else the machine did, by benchmark.
 	Loads []Load `json:"loads"`
 	// Figures are the outcome.
 	Figures []Figure `json:"figures"`

@@ -62,7 +62,7 @@ func sample() *report.Report {
 		Format: report.Format, At: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC), Took: 10,
 		Machine:  report.Machine{CPUs: 2, OS: "linux", Arch: "amd64", Go: "go1.26.8", NATS: "2.15.2", Redis: "7.0.15", Revision: "abc"},
 		Settings: map[string]string{"targets": "10000"},
-		Loads:    []report.Load{{Benchmark: "latency", Average: new(1.25)}},
+		Loads:    []report.Load{{Benchmark: "latency", Average: new(1.25), Others: new(0.314)}},
 		Figures: []report.Figure{
 			{Benchmark: "latency", Setting: "200 alerts/s", Name: "p99", Value: 30, Unit: report.Milliseconds, Goal: new(25.0), Raw: new(2.5), RawName: "bare path"},
 			{Benchmark: "latency", Setting: "200 alerts/s", Name: "lost", Value: 3, Unit: report.Count, Goal: new(0.0)},
@@ -83,7 +83,7 @@ latency, 200 alerts/s
 throughput, sync default                                  
   events                  31,234/s  >= 25,000/s   met     
     (a note)                                              
-load of the machine before latency: 1.25
+latency: others used 31 % of the processors meanwhile; load of the machine before it 1.25
 `
 	if diff := cmp.Diff(squeeze(want), squeeze(b.String())); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

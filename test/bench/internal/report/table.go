@@ -27,8 +27,9 @@ func (r *Report) Table(w io.Writer) error {
 		return fmt.Errorf("write the table: %w", err)
 	}
 	for _, l := range r.Loads {
-		if l.Average != nil {
-			fmt.Fprintf(w, "load of the machine before %s: %.2f\n", l.Benchmark, *l.Average)
+		if l.Average != nil && l.Others != nil {
+			fmt.Fprintf(w, "%s: others used %.0f %% of the processors meanwhile; load of the machine before it %.2f\n",
+				l.Benchmark, 100**l.Others, *l.Average)
 		}
 	}
 	return nil

@@ -129,17 +129,3 @@ func Of(pid int) Usage {
 }
 
 func (p *process) usage() Usage { return Of(p.cmd.Process.Pid) }
-
-// Load returns the average number of processes that wanted to run in the last
-// minute; false where the system does not tell.
-func Load() (float64, bool) {
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return 0, false
-	}
-	l, err := fs.LoadAvg()
-	if err != nil {
-		return 0, false
-	}
-	return l.Load1, true
-}
