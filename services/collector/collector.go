@@ -183,7 +183,7 @@ func watch(
 		Jitter: rand.Float64, Skew: skew.known, Metrics: polls, Log: log,
 	}, past.inventory)
 	jobs = job.NewFollower(job.FollowerOptions{
-		Account: account, Status: client.JobStatus, Clock: clock, Publish: publish,
+		Account: account, Status: client.JobStatus, Clock: clock, Publish: targets.Publish,
 		Store:  func(ctx context.Context, e *eventv1.Event) error { return store(ctx, conn, e) },
 		Target: targets.Target, Healthy: targets.Healthy, Round: targets.Round(),
 		Bounds:     job.Options{MaxOpen: cfg.MaxTrackedJobs, Fast: cfg.JobFastInterval, Slow: cfg.JobInterval},

@@ -57,6 +57,38 @@ func TestNothingFollowsTheRemovalOfAnEndpoint(t *testing.T) {
 	})
 }
 
+func TestWhatOthersFindOutAboutATargetIsToldUnlessItIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, 10)
+		w.in(time.Minute)
+		end := func(id string) *eventv1.Event {
+			return &eventv1.Event{
+				Id:     "end of a job of " + id,
+				Target: &eventv1.Target{Account: "default", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: id},
+				Fact:   &eventv1.Event_JobTransitioned{JobTransitioned: &eventv1.JobTransitioned{JobId: "j"}},
+			}
+		}
+		w.set(func(a *api) { a.endpoints = a.endpoints[1:] })
+		w.in(5 * time.Minute)
+		w.mu.Lock()
+		from := len(w.events)
+		w.mu.Unlock()
+		if !w.account.Publish(end("ep0"), time.Now()) || !w.account.Publish(end("ep1"), time.Now()) {
+			t.Error("there was no room")
+		}
+		w.mu.Lock()
+		told := w.events[from:]
+		w.full = true
+		w.mu.Unlock()
+		if len(told) != 1 || told[0].GetTarget().GetId() != "ep1" {
+			t.Errorf("told %v, want that of ep1 alone", told)
+		}
+		if w.account.Publish(end("ep1"), time.Now()) {
+			t.Error("there was room where there is none")
+		}
+	})
+}
+
 func TestATargetOfWhichRunPodGivesNoAnswerHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watch(t, 20)

@@ -198,6 +198,17 @@ func (a *Account) listFailed(f *Failure, kind eventv1.PollKind, slot, read time.
 	a.opts.Publish(f.Event(inventory.AccountTarget(a.opts.Account), kind, slot), read)
 }
 
+// Publish publishes what others found out about a target, such as the ends of its
+// jobs, unless it was removed meanwhile. It returns false when there is no room.
+func (a *Account) Publish(e *eventv1.Event, read time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.inventory.Target(inventory.Key{Kind: e.GetTarget().GetKind(), ID: e.GetTarget().GetId()}); !known {
+		return true // nothing may follow its removal
+	}
+	return a.opts.Publish(e, read)
+}
+
 // ask asks RunPod of each doubtful target whether it exists. An answer but yes and
 // no leaves that target for the next list; one that is not about it leaves the rest
 // as well.
