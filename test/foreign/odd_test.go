@@ -1,9 +1,11 @@
 package foreign
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -173,4 +175,55 @@ func TestMoreTargetsThanAreWatched(t *testing.T) {
 	if code := s.Stop(); code != 0 {
 		t.Errorf("it ended with code %d, want 0", code)
 	}
+}
+
+// TestAnInventoryThatIsAnotherInEachList has a control plane make up each list, as
+// one does that a tool made from RunPod's description.
+func TestAnInventoryThatIsAnotherInEachList(t *testing.T) {
+	t.Parallel()
+	g := newGenerator(t)
+	w := newWorld(t, 1000)
+	w.env = []string{"TOCSIN_COLLECTOR_MAX_TARGETS=40"}
+	// Fifty lists of each kind, of five entries each, before they come again.
+	made := map[string][]map[string]any{"endpoints": g.inventory(t, "Endpoint", 250), "pods": g.inventory(t, "Pod", 250)}
+	var mu sync.Mutex
+	lists := 0
+	w.rest.misbehave(func(rw http.ResponseWriter, req *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		kind := "endpoints"
+		if strings.HasPrefix(req.URL.Path, "/v2/pods") {
+			kind = "pods"
+		}
+		five := made[kind][:5]
+		made[kind] = append(made[kind][5:], five...)
+		rw.Header().Set("Content-Type", "application/json")
+		if strings.Count(req.URL.Path, "/") > 2 { // one of them alone: another one, of course
+			_ = json.NewEncoder(rw).Encode(five[0])
+			return
+		}
+		lists++
+		_ = json.NewEncoder(rw).Encode(map[string]any{kind: five})
+	})
+	s := w.up(t)
+	query := reflectOn(t, s.query, queryToken)
+	eventually(t, "thirty lists", func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		if lists < 30 {
+			return fmt.Sprintf("%d so far", lists)
+		}
+		return ""
+	})
+	eventually(t, "the loss is told", func() string {
+		return unequal(field(query.targets(t, "TARGET_KIND_ACCOUNT")["default"], "inventory.shrunk"), "true")
+	})
+	if n := len(query.targets(t, "TARGET_KIND_ENDPOINT")) + len(query.targets(t, "TARGET_KIND_POD")); n != 40 {
+		t.Errorf("%d targets are known, want 40: as many as are watched, and none removed", n)
+	}
+	scrapeOf(t, s.metrics, ingestToken).lint(t)
+	if code := s.Stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
+	}
+	w.searchForSecrets(t, s.Output())
 }
