@@ -263,7 +263,8 @@ func (f *Follower) next(key Key) (time.Time, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before, _ := f.tracker.Len()
-	at, open := f.tracker.Next(key, time.Now())
+	now := time.Now()
+	at, open := f.tracker.Next(key, now)
 	if !open {
 		if after, _ := f.tracker.Len(); after < before {
 			f.opts.Metrics.dropped.WithLabelValues("too_old").Inc()
@@ -272,7 +273,7 @@ func (f *Follower) next(key Key) (time.Time, bool) {
 		f.count()
 		return time.Time{}, false
 	}
-	return f.opts.Clock.Show(at), true
+	return f.opts.Clock.Show(crowded(key, now, at, f.tracker.OpenOf(key.Endpoint), f.opts.Jitter())), true
 }
 
 // poll reads a job once and returns when to do so again, the zero time for a job
@@ -325,6 +326,7 @@ func (f *Follower) failed(key Key, target *eventv1.Target, failure poll.Failure,
 	f.mu.Lock()
 	f.failures[key]++
 	failures := f.failures[key]
+	open := f.tracker.OpenOf(key.Endpoint)
 	tell := read.Sub(f.told[key.Endpoint]) >= f.opts.FailureEvery
 	if tell {
 		f.told[key.Endpoint] = read
@@ -334,7 +336,7 @@ func (f *Follower) failed(key Key, target *eventv1.Target, failure poll.Failure,
 		f.opts.Publish(failure.Event(target, eventv1.PollKind_POLL_KIND_JOB, slot), read)
 	}
 	pause := poll.Backoff(within(key, f.opts.Bounds.Fast), within(key, f.opts.MaxBackoff), failures, failure.RetryAfter, f.opts.Jitter())
-	return f.opts.Clock.Show(read.Add(pause))
+	return f.opts.Clock.Show(crowded(key, read, read.Add(pause), open, f.opts.Jitter()))
 }
 
 // count shows how many jobs there are; the caller holds mu.

@@ -34,10 +34,16 @@ type world struct {
 	events []*eventv1.Event      // guarded by mu
 }
 
+// follow runs a follower of five jobs until the test ends.
 func follow(t *testing.T) *world {
 	t.Helper()
+	return followMany(t, 5, func() float64 { return 0 })
+}
+
+func followMany(t *testing.T, open int, jitter func() float64) *world {
+	t.Helper()
 	w := &world{jobs: map[string]runpod.Job{}, asked: map[string]int{}}
-	bounds := job.Options{MaxOpen: 5, Fast: 2 * time.Second, Slow: 15 * time.Second}
+	bounds := job.Options{MaxOpen: open, Fast: 2 * time.Second, Slow: 15 * time.Second}
 	registry := prometheus.NewRegistry()
 	w.Follower = job.NewFollower(job.FollowerOptions{
 		Account: "default", Clock: poll.NewClock(time.Now(), time.Time{}),
@@ -76,7 +82,7 @@ func follow(t *testing.T) *world {
 		},
 		Healthy: func(string) bool { return true }, Round: &poll.Round{},
 		Bounds: bounds, MaxBackoff: 5 * time.Minute, FailureEvery: 15 * time.Second, Workers: 4,
-		Jitter: func() float64 { return 0 }, Polls: poll.NewMetrics(registry), Metrics: job.NewMetrics(registry),
+		Jitter: jitter, Polls: poll.NewMetrics(registry), Metrics: job.NewMetrics(registry),
 		Log: slog.New(slog.DiscardHandler),
 	}, job.NewTracker(bounds))
 	ctx, cancel := context.WithCancel(context.Background())

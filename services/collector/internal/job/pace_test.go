@@ -1,6 +1,8 @@
 package job_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,4 +75,61 @@ func TestJobsOfEndpointsWhoseIdsHoldSlashesAreTwo(t *testing.T) {
 			t.Errorf("told %v, want the ends of both", told)
 		}
 	})
+}
+
+// TestTheJobsOfOneEndpointDoNotEatItsQuota registers far more jobs of one endpoint
+// than may be asked for every two seconds, and one of another.
+func TestTheJobsOfOneEndpointDoNotEatItsQuota(t *testing.T) {
+	for name, answer := range map[string]error{
+		"while RunPod answers":      nil,
+		"while RunPod refuses them": &runpod.Error{Op: "read job", Kind: runpod.RateLimited, Status: 429},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const many = 4000
+				w := followMany(t, many+1, rand.Float64)
+				ids := make([]string, many)
+				w.set(func(w *world) {
+					w.err = answer
+					for i := range ids {
+						ids[i] = fmt.Sprint(i)
+						w.jobs[ids[i]] = runpod.Job{ID: ids[i], Status: runpod.JobInProgress}
+					}
+					w.jobs["lone"] = runpod.Job{ID: "lone", Status: runpod.JobInProgress}
+				})
+				if _, _, err := w.Register(t.Context(), "ep", ids); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := w.Register(t.Context(), "other", []string{"lone"}); err != nil {
+					t.Fatal(err)
+				}
+				polls := func() int {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					n := 0
+					for id, asked := range w.asked {
+						if id != "lone" {
+							n += asked
+						}
+					}
+					return n
+				}
+				before := 0
+				for range 180 { // half an hour in steps of the 10 s of RunPod's quota
+					w.pass(10 * time.Second)
+					now := polls()
+					if now-before > 2000 {
+						t.Fatalf("%d polls in 10 s, where RunPod allows 2000 to all tools", now-before)
+					}
+					before = now
+				}
+				if least := many * 30 * 60 / 600; before < least { // each every 10 minutes
+					t.Errorf("%d polls in half an hour, want %d at least", before, least)
+				}
+				if n := w.polls("lone"); answer == nil && (n < 140 || n > 150) { // 30 in its first minute, then 4 a minute
+					t.Errorf("the other endpoint's job was polled %d times in half an hour, want 146", n)
+				}
+			})
+		})
+	}
 }

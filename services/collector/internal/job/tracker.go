@@ -85,10 +85,13 @@ type Tracker struct {
 	jobs  map[Key]*job
 	ended list.List // of *job, the one that ended first in front
 	open  int
+	per   map[string]int // open jobs by endpoint
 }
 
 // NewTracker returns a tracker of no jobs.
-func NewTracker(opts Options) *Tracker { return &Tracker{opts: opts, jobs: map[Key]*job{}} }
+func NewTracker(opts Options) *Tracker {
+	return &Tracker{opts: opts, jobs: map[Key]*job{}, per: map[string]int{}}
+}
 
 // Register begins to follow a job at now. It reports false when the job is
 // followed already, and returns [ErrFull] when there is no room. A job that
@@ -316,9 +319,9 @@ func (t *Tracker) setOpen(j *job, open bool) {
 	if open != j.open {
 		j.open = open
 		if open {
-			t.open++
+			t.count(j, 1)
 		} else {
-			t.open--
+			t.count(j, -1)
 		}
 	}
 	if !open && j.ended == nil {
@@ -326,12 +329,23 @@ func (t *Tracker) setOpen(j *job, open bool) {
 	}
 }
 
+// count counts a job that opened (1) or closed (-1).
+func (t *Tracker) count(j *job, n int) {
+	t.open += n
+	if t.per[j.key.Endpoint] += n; t.per[j.key.Endpoint] == 0 {
+		delete(t.per, j.key.Endpoint)
+	}
+}
+
+// OpenOf returns how many jobs of an endpoint are polled.
+func (t *Tracker) OpenOf(endpoint string) int { return t.per[endpoint] }
+
 func (t *Tracker) remember(j *job) { j.ended = t.ended.PushBack(j) }
 
 func (t *Tracker) drop(j *job) {
 	if j.open {
 		j.open = false
-		t.open--
+		t.count(j, -1)
 	}
 	if j.ended != nil {
 		t.ended.Remove(j.ended)
