@@ -61,6 +61,9 @@ func Run(ctx context.Context, opts Options) error {
 		return proc.Usage(err)
 	}
 	defer client.CloseIdle()
+	for _, u := range opts.RunPod.unencrypted() {
+		opts.Log.Warn("RunPod's API key is sent unencrypted: use https", "url", u)
+	}
 	opts.Registerer.MustRegister(quota{windows: client.Quota})
 	ports, err := listen(opts.Collector)
 	if err != nil {

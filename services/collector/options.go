@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -85,6 +87,21 @@ func (c *RunPodConfig) Key(getenv func(string) string) (secret.String, error) {
 		return secret.String(key), nil
 	}
 	return "", ErrNoKey
+}
+
+// unencrypted returns the URLs that send the key over a network for all to read.
+func (c *RunPodConfig) unencrypted() []string {
+	var plain []string
+	for _, raw := range []string{c.RESTURL, c.ServerlessURL} {
+		u, err := url.Parse(raw)
+		if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(u.Hostname()); err != nil || !ip.IsLoopback() {
+			plain = append(plain, raw)
+		}
+	}
+	return plain
 }
 
 // Config is the section "collector" of the configuration.

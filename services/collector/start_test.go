@@ -125,6 +125,18 @@ func TestALogThatThisReleaseCannotReadIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestAKeyThatIsSentForAllToReadIsToldOf(t *testing.T) {
+	for url, want := range map[string]int{
+		"https://api.runpod.ai/v2": 0, "http://127.0.0.1:8080/v2": 0, "http://[::1]/v2": 0, "http://localhost:1/v2": 0,
+		"http://10.0.0.7/v2": 1, "http://runpod.example/v2": 1, "http://127.0.0.1.example/v2": 1,
+	} {
+		c := RunPodConfig{RESTURL: url, ServerlessURL: "https://api.runpod.ai/v2"}
+		if got := c.unencrypted(); len(got) != want {
+			t.Errorf("%s: told of %v", url, got)
+		}
+	}
+}
+
 func TestWhatARefusedKeyMeans(t *testing.T) {
 	failure := func(r eventv1.PollFailureReason) *poll.Failure { return &poll.Failure{Reason: r} }
 	unauthorized := failure(eventv1.PollFailureReason_POLL_FAILURE_REASON_UNAUTHORIZED)
