@@ -51,8 +51,8 @@ func (c *demoCommand) Run(ctx context.Context, t cli.Terminal) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
+	if err := makeData(dir); err != nil {
+		return err
 	}
 	logPath := filepath.Join(dir, "tocsin.log")
 	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -7,7 +7,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -37,6 +39,25 @@ type commands struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return cli.Run(ctx, "tocsin", "Tocsin watches a RunPod account and tells people when something is wrong.",
 		new(commands), args, stdout, stderr)
+}
+
+// makeData makes the data directory when it is missing, and sees whether it can be
+// written to.
+func makeData(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(dir, ".probe-*"); err == nil {
+			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
+		err = at.Err // the directory stands in our sentence already
+	}
+	return fmt.Errorf("the data directory %s cannot be used: %w; choose another one with --data", dir, err)
 }
 
 // stateDir is where a command keeps its data when it is not told: below

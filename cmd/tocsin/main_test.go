@@ -19,15 +19,17 @@ import (
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
+	"github.com/tocsin-dev/tocsin/services/collector"
 	"github.com/tocsin-dev/tocsin/services/notifier"
 )
 
 func TestTheExampleConfigurationIsValidAndSaysNothingNew(t *testing.T) {
-	c, err := load(filepath.Join("..", "..", "tocsin.example.yaml"), false)
+	t.Setenv(collector.APIKeyVariable, "key")
+	c, err := load(filepath.Join("..", "..", "tocsin.example.yaml"), false, logDefaults(false))
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := load("", false)
+	plain, err := load("", false, logDefaults(false))
 	if err != nil {
 		t.Fatal(err)
 	}

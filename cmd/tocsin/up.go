@@ -17,7 +17,7 @@ import (
 
 // upCommand watches a RunPod account.
 type upCommand struct {
-	Config   string `help:"Configuration file; without one everything has its default." type:"existingfile" placeholder:"FILE"`
+	Config   string `help:"Configuration file; without one everything has its default." type:"path" placeholder:"FILE"`
 	Data     string `help:"Data directory (default: ~/.local/state/tocsin/up)." type:"path" placeholder:"DIR"`
 	Insecure bool   `help:"Let other machines reach ports that ask for no token."`
 }
@@ -25,21 +25,22 @@ type upCommand struct {
 // config is what the file of a single process may say.
 type config struct {
 	runpod    collector.RunPodConfig
-	targets   []rulefile.TargetPattern
+	targets   rulefile.TargetPatterns
 	collector collector.Config
 	alerter   alerter.Config
 	notifier  notifier.Config
 	log       proc.LogConfig
 }
 
-// load reads the file at path, if any, and the environment.
-func load(path string, insecure bool) (*config, error) {
+// load reads the file at path, if any, and the environment, and all files that
+// they name. Its error names every mistake at once.
+func load(path string, insecure bool, log proc.LogConfig) (*config, error) {
 	c := &config{
 		runpod:    collector.DefaultRunPodConfig(),
 		collector: collector.DefaultConfig(),
 		alerter:   alerter.DefaultConfig(),
 		notifier:  notifier.DefaultConfig(),
-		log:       proc.DefaultLogConfig(),
+		log:       log,
 	}
 	c.collector.Insecure, c.alerter.Insecure, c.notifier.Insecure = insecure, insecure, insecure
 	err := proc.Load(path, os.Environ(), map[string]any{
@@ -49,8 +50,15 @@ func load(path string, insecure bool) (*config, error) {
 		"alerter":   &c.alerter,
 		"notifier":  &c.notifier,
 		"log":       &c.log,
-	})
+	}, c.check)
 	return c, err
+}
+
+// check looks at what the configuration names.
+func (c *config) check() error {
+	o, err := c.options()
+	o.Alerter.Notifier = alerter.DefaultOptions().Notifier // the one in this process
+	return errors.Join(err, o.Collector.Check(), o.Alerter.Check(), o.Notifier.Check())
 }
 
 // options turns the configuration into what the stack runs.
@@ -68,22 +76,21 @@ func (c *config) options() (stack.Options, error) {
 
 // Run watches the account until ctx ends.
 func (c *upCommand) Run(ctx context.Context, t cli.Terminal) error {
-	cfg, err := load(c.Config, c.Insecure)
+	cfg, err := load(c.Config, c.Insecure, logDefaults(cli.IsTerminal(t.Err)))
 	if err != nil {
 		return err
 	}
-	_, keyErr := cfg.runpod.Key(os.Getenv)
-	if errors.Is(keyErr, collector.ErrNoKey) {
-		keyErr = fmt.Errorf("%w (make demo needs none)", keyErr)
-	}
 	o, err := cfg.options()
-	if err := errors.Join(keyErr, err); err != nil {
+	if err != nil {
 		return proc.Usage(err)
 	}
 	if o.Dir = c.Data; o.Dir == "" {
 		if o.Dir, err = stateDir("up"); err != nil {
 			return err
 		}
+	}
+	if err := makeData(o.Dir); err != nil {
+		return err
 	}
 	if o.Log, err = proc.Logger(t.Err, cfg.log); err != nil {
 		return proc.Usage(err)
@@ -97,6 +104,15 @@ func (c *upCommand) Run(ctx context.Context, t cli.Terminal) error {
 		}
 	}
 	return stack.Run(ctx, o)
+}
+
+// logDefaults are what is logged unless the configuration says otherwise: for a
+// person at a terminal, where alerts are printed too, what goes wrong, as text.
+func logDefaults(terminal bool) proc.LogConfig {
+	if terminal {
+		return proc.LogConfig{Level: "warn", Format: "text"}
+	}
+	return proc.DefaultLogConfig()
 }
 
 // printAddresses tells where everything is served.

@@ -30,9 +30,6 @@ func (c *Config) Validate() error {
 	if c.URL == "" {
 		errs = append(errs, errors.New("url: it is empty"))
 	}
-	if c.Password.Set() && c.PasswordFile != "" {
-		errs = append(errs, errors.New("password and password_file are both set: keep one of them"))
-	}
 	if c.Replicas < 0 || c.Replicas > 5 {
 		errs = append(errs, fmt.Errorf("replicas: %d is not between 0 and 5", c.Replicas))
 	}
@@ -40,12 +37,9 @@ func (c *Config) Validate() error {
 }
 
 // Apply copies the section into o. It returns an error when the password's file
-// cannot be used.
+// cannot be used; the rest is copied all the same.
 func (c *Config) Apply(o *Options) error {
 	password, err := secret.Resolve("nats.password", c.Password, c.PasswordFile)
-	if err != nil {
-		return err
-	}
 	o.URL, o.User, o.Password, o.Replicas = c.URL, c.User, password, c.Replicas
-	return nil
+	return err
 }

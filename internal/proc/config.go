@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -43,64 +45,119 @@ type Validator interface {
 // of that form by themselves (TOCSIN_COLLECTOR_PORT_80_TCP for a Kubernetes
 // service called tocsin-collector).
 //
-// Unknown keys, keys given twice, values of the wrong type and what a section's
-// Validate finds are all reported at once, one line each, with file, line and
-// column or the variable's name. The error is one of usage.
-func Load(path string, environ []string, sections map[string]any) error {
-	d := decoder{file: path, places: map[string]string{}}
-	for _, name := range slices.Sorted(maps.Keys(sections)) {
+// The checks are called when the sections are read, with whatever mistakes. They
+// look at what the sections name, such as files and what these hold. Each mistake
+// that they return begins with the dotted name of its key ("notifier.token_file:
+// ..."), or with a place of its own ("routes.yml:3:5: ...").
+//
+// Unknown keys, keys given twice, values of the wrong type, what a section's
+// Validate finds and what the checks find are all reported at once, one line each,
+// with file, line and column or the variable's name. The error is one of usage.
+func Load(path string, environ []string, sections map[string]any, checks ...func() error) error {
+	d := decoder{file: path, places: map[string]place{}, unread: map[string]bool{}}
+	names := slices.Sorted(maps.Keys(sections))
+	for _, name := range names {
 		if !slices.Contains(sectionNames, name) {
 			return fmt.Errorf("load config: %q is not a section", name)
 		}
 	}
+	var unreadable error
 	if path != "" {
-		if err := d.readFile(path, sections); err != nil {
-			return Usage(fmt.Errorf("read config: %w", err))
-		}
+		unreadable = d.readFile(path, sections)
 	}
 	env := parseEnviron(environ)
-	for _, name := range slices.Sorted(maps.Keys(sections)) {
+	for _, name := range names {
 		d.override(env, name, reflect.ValueOf(sections[name]).Elem())
 	}
-	for _, name := range slices.Sorted(maps.Keys(sections)) {
+	if unreadable != nil {
+		// What the values are together cannot be said without the file.
+		return Usage(errors.Join(unreadable, d.join()))
+	}
+	for _, name := range names {
 		if v, ok := sections[name].(Validator); ok {
 			d.report(name, v.Validate())
 		}
 	}
-	return Usage(errors.Join(d.mistakes...))
+	for _, check := range checks {
+		d.report("", check())
+	}
+	return Usage(d.join())
 }
 
 // decoder collects the mistakes of one configuration.
 type decoder struct {
 	file     string
-	mistakes []error
-	places   map[string]string // where each key was set, by its dotted name
+	mistakes []mistake
+	places   map[string]place // where each key was set, by its dotted name
+	unread   map[string]bool  // keys whose value could not be read, by dotted name
+}
+
+// place is where a key was set: a line and column of the file, or a variable.
+type place struct {
+	line, column int
+	variable     string
+}
+
+// mistake is one line of the report.
+type mistake struct {
+	at   place // zero when it has none, or says it itself
+	text string
+}
+
+// add records a mistake, once.
+func (d *decoder) add(at place, text string) {
+	switch {
+	case at.variable != "":
+		text = at.variable + ": " + text
+	case at.line > 0:
+		text = fmt.Sprintf("%s:%d:%d: %s", d.file, at.line, at.column, text)
+	}
+	if !slices.ContainsFunc(d.mistakes, func(m mistake) bool { return m.text == text }) {
+		d.mistakes = append(d.mistakes, mistake{at, text})
+	}
+}
+
+// join returns the mistakes: those of the file in its order, then the others.
+func (d *decoder) join() error {
+	slices.SortStableFunc(d.mistakes, func(a, b mistake) int {
+		if (a.at.line > 0) != (b.at.line > 0) {
+			return cmp.Compare(b.at.line, a.at.line)
+		}
+		return cmp.Or(cmp.Compare(a.at.line, b.at.line), cmp.Compare(a.at.column, b.at.column))
+	})
+	errs := make([]error, len(d.mistakes))
+	for i, m := range d.mistakes {
+		errs[i] = errors.New(m.text)
+	}
+	return errors.Join(errs...)
 }
 
 // readFile decodes the file's sections. The error it returns is one that makes
-// the rest unreadable; all others are collected.
+// the file unreadable; all others are collected.
 func (d *decoder) readFile(path string, sections map[string]any) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("read config: %w", err)
 	}
 	defer func() { _ = f.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
-		return err
+		return fmt.Errorf("read config: %w", err)
 	}
 	if len(text) > maxConfigSize {
-		return fmt.Errorf("%s is larger than %d bytes", path, maxConfigSize)
+		return fmt.Errorf("read config: %s is larger than %d bytes", path, maxConfigSize)
 	}
 	docs := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
 	if err := docs.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+		return NotYAML(path, err)
 	}
-	if err := docs.Decode(&more); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: only one YAML document may be in the file", path)
+	if err := docs.Decode(&more); err == nil {
+		return fmt.Errorf("%s:%d:%d: only one YAML document may be in the file", path, more.Line, more.Column)
+	} else if !errors.Is(err, io.EOF) {
+		return NotYAML(path, err)
 	}
 	d.sections(resolve(doc.Content[0]), sections)
 	return nil
@@ -122,30 +179,53 @@ func (d *decoder) sections(root *yaml.Node, sections map[string]any) {
 	})
 }
 
+// yamlLine finds the line in what the YAML reader says.
+var yamlLine = regexp.MustCompile(`^line ([0-9]+): `)
+
+// NotYAML returns the error of the YAML reader on the file called name with the
+// place in front, as far as the reader tells it.
+func NotYAML(name string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	m := yamlLine.FindStringSubmatch(text)
+	switch {
+	case m == nil && strings.HasPrefix(text, "did not find expected"):
+		return fmt.Errorf("%s:1: not YAML: %s", name, text) // line 0 is not told
+	case m == nil:
+		return fmt.Errorf("%s: not YAML: %s", name, text)
+	}
+	line, _ := strconv.Atoi(m[1]) // the pattern has digits only
+	text = strings.TrimPrefix(text, m[0])
+	if strings.HasPrefix(text, "did not find expected") {
+		line++ // the reader counts from 0 in complaints about structure
+	}
+	return fmt.Errorf("%s:%d: not YAML: %s", name, line, text)
+}
+
 // mistake records a mistake at a place in the file.
 func (d *decoder) mistake(at *yaml.Node, name, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if name != "" {
 		text = name + ": " + text
 	}
-	d.mistakes = append(d.mistakes, fmt.Errorf("%s: %s", d.position(at), text))
+	d.add(placeOf(at), text)
 }
 
-func (d *decoder) position(at *yaml.Node) string {
-	return fmt.Sprintf("%s:%d:%d", d.file, at.Line, at.Column)
+// unreadable records a mistake that leaves the key's value at its default.
+func (d *decoder) unreadable(at *yaml.Node, name, format string, args ...any) {
+	d.unread[name] = true
+	d.mistake(at, name, format, args...)
 }
+
+func placeOf(at *yaml.Node) place { return place{line: at.Line, column: at.Column} }
 
 // unknown records a key that nothing reads, with the one that was likely meant.
 func (d *decoder) unknown(key *yaml.Node, parent string, known []string) {
-	if meant := nearest(key.Value, known); meant != "" {
-		d.mistake(key, join(parent, key.Value), "unknown key; did you mean %s?", meant)
-		return
-	}
-	d.mistake(key, join(parent, key.Value), "unknown key")
+	d.mistake(key, join(parent, key.Value), "unknown key%s", DidYouMean(key.Value, known))
 }
 
-// report records what a section's Validate found, each with the place of the key
-// that it names.
+// report records what a section's Validate or, without a section, a check found,
+// each with the place of the key that it names. What follows from a value that
+// could not be read is left out.
 func (d *decoder) report(section string, err error) {
 	if err == nil {
 		return
@@ -155,27 +235,28 @@ func (d *decoder) report(section string, err error) {
 		if key, rest, ok := strings.Cut(line, ": "); ok && keyPath.MatchString(key) {
 			name, text = join(section, key), rest
 		}
-		text = name + ": " + text
-		if place := d.placeOf(name); place != "" {
-			text = place + ": " + text
+		at, unread := d.find(name)
+		if unread {
+			continue
 		}
-		d.mistakes = append(d.mistakes, errors.New(text))
+		if name != "" {
+			text = name + ": " + text
+		}
+		d.add(at, text)
 	}
 }
 
-// placeOf returns where a key was set, or for one that was not, where the nearest
-// part around it begins.
-func (d *decoder) placeOf(name string) string {
-	for {
-		if place := d.places[name]; place != "" {
-			return place
+// find returns where a key was set, or for one that was not, where the nearest
+// part around it begins; and whether it or a part around it could not be read.
+func (d *decoder) find(name string) (at place, unread bool) {
+	for name != "" {
+		if at == (place{}) {
+			at = d.places[name]
 		}
-		i := strings.LastIndexAny(name, ".[")
-		if i < 0 {
-			return ""
-		}
-		name = name[:i]
+		unread = unread || d.unread[name]
+		name = name[:max(0, strings.LastIndexAny(name, ".["))]
 	}
+	return at, unread
 }
 
 // keyPath is what a mistake begins with when it is about one key, "a.b" or, in a

@@ -128,7 +128,7 @@ alerter:
   whatever: another process reads it
 log: {level: debug}
 `)
-	mistakes := "tocsin.yaml:22:5: targets[1].match: missing\ntocsin.yaml:22:28: targets[1].labels.bad: not allowed\ntocsin.yaml:20:3: targets: more than one: choose"
+	mistakes := "tocsin.yaml:20:3: targets: more than one: choose\ntocsin.yaml:22:5: targets[1].match: missing\ntocsin.yaml:22:28: targets[1].labels.bad: not allowed"
 	if err == nil || err.Error() != mistakes {
 		t.Errorf("error is\n%v\nwant\n%s", err, mistakes)
 	}
@@ -212,12 +212,11 @@ tocsin.yaml:15:22: collector.nested.deep.dept: unknown key; did you mean depth?
 tocsin.yaml:16:5: collector.nested: merge keys (<<) are not supported
 tocsin.yaml:17:3: collector.workers: given twice, first in line 5
 tocsin.yaml:18:3: collector.zzzzzz: unknown key
+tocsin.yaml:20:3: targets: more than one: choose
 tocsin.yaml:20:16: targets[0].lables: unknown key; did you mean labels?
 tocsin.yaml:21:5: targets[1]: want keys with values, not "7"
 TOCSIN_COLLECTOR_RATIO: collector.ratio: want a number, not "much"
-TOCSIN_COLLECTOR_POLL_EVERY: collector.poll_every: 1ms is below the minimum of 1s
-tocsin.yaml:21:5: targets[1].match: missing
-tocsin.yaml:20:3: targets: more than one: choose`
+TOCSIN_COLLECTOR_POLL_EVERY: collector.poll_every: 1ms is below the minimum of 1s`
 	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(fmt.Sprint(err), "\n")); diff != "" {
 		t.Errorf("mistakes (-want +got):\n%s", diff)
 	}
@@ -241,14 +240,62 @@ func TestLoadPlacesWhatValidateFinds(t *testing.T) {
 	}
 }
 
+// What sections name is checked in the same round, with whatever mistakes.
+func TestChecksTellTheirMistakesBesideTheOthers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	text := "collector:\n  poll_every: 1ms\n  http_address: routes.yml\n  workers: many\n"
+	if err := os.WriteFile("tocsin.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := defaults()
+	checks := []func() error{
+		func() error {
+			return errors.Join(
+				fmt.Errorf("read the file of a section: %w", errors.Join(errors.New("collector.http_address: no such file"), errors.New(s.Address+":3:5: wrong"))),
+				errors.New("collector.workers: 4 are too few"), // follows from what could not be read
+				errors.New("collector.token_file: no such file"),
+				errors.New("collector.poll_every: 1ms is below the minimum of 1s"), // Validate says so too
+				errors.New("no key: set it"))
+		},
+		func() error { return nil },
+	}
+	err := proc.Load("tocsin.yaml", []string{"TOCSIN_COLLECTOR_MAX_BYTES=x"}, map[string]any{"collector": &s}, checks...)
+	want := `tocsin.yaml:2:3: collector.token_file: no such file
+tocsin.yaml:2:15: collector.poll_every: 1ms is below the minimum of 1s
+tocsin.yaml:4:12: collector.workers: want a whole number, not "many"
+TOCSIN_COLLECTOR_MAX_BYTES: collector.max_bytes: want a whole number from 0 up, not "x"
+read the file of a section: collector.http_address: no such file
+routes.yml:3:5: wrong
+no key: set it`
+	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(fmt.Sprint(err), "\n")); diff != "" || !proc.IsUsage(err) {
+		t.Errorf("mistakes (-want +got):\n%s", diff)
+	}
+	s = defaults()
+	if err := proc.Load("", nil, map[string]any{"collector": &s}, func() error { return errors.New("the check: failed") }); !proc.IsUsage(err) || err.Error() != "the check: failed" {
+		t.Errorf("without a file: %v", err)
+	}
+}
+
+func TestAnUnreadableFileIsToldBesideTheVariables(t *testing.T) {
+	_, _, err := load(t, "collector: [\n", "TOCSIN_COLLECTOR_WORKERS=x", "TOCSIN_COLLECTOR_POLL_EVERY=1ms")
+	want := "tocsin.yaml:2: not YAML: did not find expected node content\n" +
+		`TOCSIN_COLLECTOR_WORKERS: collector.workers: want a whole number, not "x"`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
 func TestLoadOfWhatIsNoConfiguration(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
-		"broken YAML":    {"collector: [\n", "tocsin.yaml: "},
-		"two documents":  {"log: {}\n---\nlog: {}\n", "only one YAML document"},
+		"broken YAML":    {"collector: [\n", "tocsin.yaml:2: not YAML: did not find"},
+		"broken at once": {"}", "tocsin.yaml:1: not YAML: did not find"},
+		"an odd tab":     {"log:\n  level: info\n\tformat: text\n", "tocsin.yaml:2: not YAML: found a tab"},
+		"two documents":  {"log: {}\n---\nlog: {}\n", "tocsin.yaml:2:1: only one YAML document"},
+		"broken later":   {"log: {}\n---\n[\n", "tocsin.yaml:4: not YAML: did not find"},
 		"a list on top":  {"- a\n", "tocsin.yaml:1:1: want keys with values, not a list"},
 		"a text on top":  {"hello\n", `tocsin.yaml:1:1: want keys with values, not "hello"`},
 		"a key of keys":  {"collector:\n  {a: b}: c\n", "a key must be a word"},
-		"binary":         {"\x00\x01\x02", "tocsin.yaml: "},
+		"binary":         {"\x00\x01\x02", "tocsin.yaml: not YAML: control characters"},
 		"a secret shown": {"collector: {insecure: rpa_ABCDEF}\n", `want true or false, not "rpa_REDACTED"`},
 	} {
 		_, _, err := load(t, test.text)

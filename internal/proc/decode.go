@@ -26,7 +26,7 @@ func (d *decoder) value(node *yaml.Node, v reflect.Value, name string) {
 	if isNull(node) {
 		return
 	}
-	d.places[name] = d.position(node)
+	d.places[name] = placeOf(node)
 	switch {
 	case ownDecoding(v.Type()) || v.Type() == durationType:
 		d.leaf(node, v, name)
@@ -68,7 +68,7 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, name string) {
 // list decodes a sequence; it replaces the default as a whole.
 func (d *decoder) list(node *yaml.Node, v reflect.Value, name string) {
 	if node.Kind != yaml.SequenceNode {
-		d.mistake(node, name, "want a list, not %s", describe(node))
+		d.unreadable(node, name, "want a list, not %s", describe(node))
 		return
 	}
 	items := reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content))
@@ -97,7 +97,7 @@ func (d *decoder) mapping(node *yaml.Node, v reflect.Value, name string) {
 // keys and keys given twice are mistakes.
 func (d *decoder) eachKey(node *yaml.Node, name string, do func(key, value *yaml.Node)) {
 	if node.Kind != yaml.MappingNode {
-		d.mistake(node, name, "want keys with values, not %s", describe(node))
+		d.unreadable(node, name, "want keys with values, not %s", describe(node))
 		return
 	}
 	first := map[string]int{}
@@ -122,17 +122,17 @@ func (d *decoder) eachKey(node *yaml.Node, name string, do func(key, value *yaml
 func (d *decoder) leaf(node *yaml.Node, v reflect.Value, name string) {
 	if node.Kind == yaml.ScalarNode && !reflect.PointerTo(v.Type()).Implements(yamlUnmarshalerType) {
 		if err := scalar(node, v); err != nil {
-			d.mistake(node, name, "%v", err)
+			d.unreadable(node, name, "%v", err)
 		}
 		return
 	}
 	if wantsScalar(v.Type()) {
-		d.mistake(node, name, "want %s, not %s", typeName(v.Type()), describe(node))
+		d.unreadable(node, name, "want %s, not %s", typeName(v.Type()), describe(node))
 		return
 	}
 	fresh := reflect.New(v.Type())
 	if err := node.Decode(fresh.Interface()); err != nil {
-		d.mistake(node, name, "%s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
+		d.unreadable(node, name, "%s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
 		return
 	}
 	v.Set(fresh.Elem())

@@ -132,9 +132,14 @@ func parseEnviron(environ []string) map[string]string {
 	return env
 }
 
+// variableOf returns the name of the variable that sets a key.
+func variableOf(name string) string {
+	return "TOCSIN_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(name))
+}
+
 // override sets v and what is below it from the variables that name it.
 func (d *decoder) override(env map[string]string, name string, v reflect.Value) {
-	variable := "TOCSIN_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(name))
+	variable := variableOf(name)
 	switch {
 	case v.Kind() == reflect.Pointer && !ownDecoding(v.Type()):
 		fresh := reflect.New(v.Type().Elem())
@@ -157,9 +162,12 @@ func (d *decoder) override(env map[string]string, name string, v reflect.Value) 
 	if !set {
 		return
 	}
-	d.places[name] = variable
+	at := place{variable: variable}
+	d.places[name] = at
+	delete(d.unread, name) // what the file says does not count
 	if err := setVariable(v, text); err != nil {
-		d.mistakes = append(d.mistakes, fmt.Errorf("%s: %s: %w", variable, name, err))
+		d.unread[name] = true
+		d.add(at, name+": "+err.Error())
 	}
 }
 
@@ -192,6 +200,15 @@ func setVariable(v reflect.Value, text string) error {
 	}
 	v.Set(items)
 	return nil
+}
+
+// DidYouMean returns "; did you mean x?" with the one of known that a word was
+// likely meant to be, or nothing.
+func DidYouMean(word string, known []string) string {
+	if meant := nearest(word, known); meant != "" {
+		return "; did you mean " + meant + "?"
+	}
+	return ""
 }
 
 // nearest returns the known name at most two edits from name, the first of the

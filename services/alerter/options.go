@@ -16,6 +16,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
 	"github.com/tocsin-dev/tocsin/rules"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
@@ -86,13 +87,8 @@ func DefaultConfig() Config {
 func (c *Config) Validate() error {
 	var errs []error
 	token := c.Token
-	if c.TokenFile != "" && token.Set() {
-		errs = append(errs, errors.New("token and token_file are both set: keep one of them"))
-	} else if c.TokenFile != "" {
+	if c.TokenFile != "" {
 		token = "from a file"
-	}
-	if c.Notifier.TokenFile != "" && c.Notifier.Token.Set() {
-		errs = append(errs, errors.New("notifier.token and notifier.token_file are both set: keep one of them"))
 	}
 	if _, _, err := net.SplitHostPort(c.Notifier.Address); err != nil {
 		errs = append(errs, fmt.Errorf("notifier.address: %q is not an address such as %s", c.Notifier.Address, defaultNotifierAddress))
@@ -115,20 +111,17 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Apply copies the section into o. It returns an error when a token's file
-// cannot be used.
+// Apply copies the section into o. It returns an error, by the keys' full names,
+// when tokens' files cannot be used; the rest is copied all the same.
 func (c *Config) Apply(o *Options) error {
 	token, tokenErr := secret.Resolve("alerter.token", c.Token, c.TokenFile)
 	notifierToken, notifierErr := secret.Resolve("alerter.notifier.token", c.Notifier.Token, c.Notifier.TokenFile)
-	if err := errors.Join(tokenErr, notifierErr); err != nil {
-		return err
-	}
 	o.Rules = c.Rules
 	o.Notifier = Notifier{Address: c.Notifier.Address, Token: notifierToken, Insecure: c.Notifier.Insecure}
 	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
 	o.Token, o.Insecure = token, c.Insecure
 	o.SnapshotInterval, o.MaxStreamBytes = c.SnapshotInterval, c.MaxStreamBytes
-	return nil
+	return errors.Join(tokenErr, notifierErr)
 }
 
 // RedisConfig is the section "redis" of the configuration.
@@ -164,14 +157,11 @@ func (c *RedisConfig) Validate() error {
 }
 
 // Apply copies the section into o. It returns an error when the password's file
-// cannot be used.
+// cannot be used; the rest is copied all the same.
 func (c *RedisConfig) Apply(o *Options) error {
 	password, err := secret.Resolve("redis.password", c.Password, c.PasswordFile)
-	if err != nil {
-		return err
-	}
 	o.Redis = Redis{Address: c.Address, User: c.User, Password: password, DB: c.DB}
-	return nil
+	return err
 }
 
 // Addresses are the addresses that an alerter serves on once it runs.
@@ -281,12 +271,55 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// Check looks at what the options name, for [proc.Load]: it reads the rule files
+// and compiles the rules, and sees whether the notifier may be called as is said.
+// Its error names every mistake at once, by key or by place in a rule file. The
+// values themselves are checked by [Config.Validate].
+func (o Options) Check() error {
+	files, filesErr := o.ruleFiles()
+	_, rulesErr := compileRules(files, nil)
+	return errors.Join(filesErr, o.checkNotifier(), rulesErr)
+}
+
+// compileRules parses and compiles rules. Those that could be read are compiled
+// even when others could not, so that their mistakes are told too, all in the
+// order of their places.
+func compileRules(files map[string][]byte, targets []rulefile.TargetPattern) (*engine.Program, error) {
+	set, parseErr := rulefile.Parse(files, targets)
+	program, compileErr := engine.Compile(set)
+	var mistakes []*rulefile.MistakeError
+	for _, err := range []error{parseErr, compileErr} {
+		joined, ok := err.(interface{ Unwrap() []error })
+		if !ok && err != nil {
+			return nil, err
+		} else if !ok {
+			continue
+		}
+		for _, one := range joined.Unwrap() {
+			if m, ok := errors.AsType[*rulefile.MistakeError](one); ok {
+				mistakes = append(mistakes, m)
+			}
+		}
+	}
+	return program, rulefile.JoinMistakes(mistakes)
+}
+
+// checkNotifier reports whether the notifier's address can be called.
+func (o Options) checkNotifier() error {
+	conn, err := rpc.Dial(o.Notifier.Address, rpc.DialOptions{Token: o.Notifier.Token, Insecure: o.Notifier.Insecure})
+	if err != nil {
+		return fmt.Errorf("alerter.notifier.address: %w", err)
+	}
+	return conn.Close()
+}
+
 // compile checks the options and compiles the rules. Its error names every
 // mistake at once.
 func (o Options) compile() (*engine.Program, error) {
 	errs := []error{
 		proc.CheckListen("alerter.grpc_address", o.GRPCAddress, o.Token, o.Insecure),
 		proc.CheckListen("alerter.http_address", o.HTTPAddress, o.Token, o.Insecure),
+		o.checkNotifier(),
 	}
 	if o.Speed <= 0 || o.Speed > maxSpeed {
 		errs = append(errs, fmt.Errorf("speed: %v is not above 0 and at most %d", o.Speed, maxSpeed))
@@ -296,11 +329,7 @@ func (o Options) compile() (*engine.Program, error) {
 	}
 	files, err := o.ruleFiles()
 	errs = append(errs, err)
-	// Rules that could be read are compiled even when others could not, so that
-	// their mistakes are told too.
-	set, err := rulefile.Parse(files, o.Targets)
-	errs = append(errs, err)
-	program, err := engine.Compile(set)
+	program, err := compileRules(files, o.Targets)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
@@ -317,17 +346,17 @@ func (o Options) ruleFiles() (map[string][]byte, error) {
 		files = map[string][]byte{}
 	}
 	var errs []error
-	for _, pattern := range o.Rules {
+	for i, pattern := range o.Rules {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("alerter.rules: %q: %w", pattern, err))
+			errs = append(errs, fmt.Errorf("alerter.rules[%d]: %q: %w", i, pattern, err))
 		} else if len(names) == 0 {
-			errs = append(errs, fmt.Errorf("alerter.rules: %q matches no file", pattern))
+			errs = append(errs, fmt.Errorf("alerter.rules[%d]: %q matches no file", i, pattern))
 		}
 		for _, name := range slices.Sorted(slices.Values(names)) {
 			text, err := os.ReadFile(name)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("alerter.rules: %w", err))
+				errs = append(errs, fmt.Errorf("alerter.rules[%d]: %w", i, err))
 				continue
 			}
 			files[name] = text

@@ -25,7 +25,7 @@ import (
 const APIKeyVariable = "RUNPOD_API_KEY"
 
 // ErrNoKey means that no API key of RunPod is configured.
-var ErrNoKey = errors.New("no RunPod API key: set " + APIKeyVariable + ", runpod.api_key_file or runpod.api_key")
+var ErrNoKey = errors.New("no RunPod API key: set " + APIKeyVariable + ", runpod.api_key_file or runpod.api_key (make demo needs none)")
 
 // RunPodConfig is the section "runpod" of the configuration: the account that is
 // watched.
@@ -64,29 +64,39 @@ func (c *RunPodConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("account: %q is not 1 to 63 letters, digits, - or _", c.Account))
 	}
 	if c.APIKey != "" && c.APIKeyFile != "" {
-		errs = append(errs, errors.New("api_key and api_key_file are both set: keep one of them"))
+		errs = append(errs, errors.New("api_key: set here and by api_key_file: keep one of them"))
+	}
+	for _, base := range []struct{ name, url string }{{"rest_url", c.RESTURL}, {"serverless_url", c.ServerlessURL}} {
+		if err := runpod.CheckURL(base.url); err != nil && base.url != "" { // empty is RunPod itself
+			errs = append(errs, fmt.Errorf("%s: %w", base.name, err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // Key returns the configured key: api_key, else the content of api_key_file,
 // else what getenv returns for RUNPOD_API_KEY. It returns [ErrNoKey] when all
-// are empty.
+// are empty, and an error that names the source of a key that cannot be one.
 func (c *RunPodConfig) Key(getenv func(string) string) (secret.String, error) {
-	if c.APIKey != "" {
-		return c.APIKey, nil
-	}
-	if c.APIKeyFile != "" {
-		key, err := secret.FromFile(c.APIKeyFile)
-		if err != nil {
-			return "", fmt.Errorf("runpod.api_key_file: %w", err)
+	key, source := c.APIKey, "runpod.api_key"
+	switch {
+	case key != "":
+	case c.APIKeyFile != "":
+		source = "runpod.api_key_file"
+		var err error
+		if key, err = secret.FromFile(c.APIKeyFile); err != nil {
+			return "", fmt.Errorf("%s: %w", source, err)
 		}
-		return key, nil
+	default:
+		key, source = secret.String(strings.TrimSpace(getenv(APIKeyVariable))), APIKeyVariable
+		if key == "" {
+			return "", ErrNoKey
+		}
 	}
-	if key := strings.TrimSpace(getenv(APIKeyVariable)); key != "" {
-		return secret.String(key), nil
+	if err := runpod.CheckKey(key.Reveal()); err != nil {
+		return "", fmt.Errorf("%s: %w", source, err)
 	}
-	return "", ErrNoKey
+	return key, nil
 }
 
 // unencrypted returns the URLs that send the key over a network for all to read.
@@ -193,13 +203,8 @@ func (c *Config) lists() int64 { return int64(max(c.MaxTargets/defaultMaxTargets
 func (c *Config) Validate() error {
 	var errs []error
 	token := c.Token
-	if c.TokenFile != "" && token != "" {
-		errs = append(errs, errors.New("token and token_file are both set: keep one of them"))
-	} else if c.TokenFile != "" {
+	if c.TokenFile != "" {
 		token = "from a file"
-	}
-	if c.WebhookSecret != "" && c.WebhookSecretFile != "" {
-		errs = append(errs, errors.New("webhook_secret and webhook_secret_file are both set: keep one of them"))
 	}
 	for _, a := range []struct{ name, address string }{
 		{"collector.ingest_address", c.IngestAddress},
@@ -320,17 +325,28 @@ func (o Options) withDefaults() Options {
 // secrets are what the configuration holds back, in memory.
 type secrets struct{ key, token, webhook secret.String }
 
+// Check looks at what the options name, for [proc.Load]: the key of RunPod, the
+// token and the secret, in their files. Its error names every mistake at once, by
+// key. The values themselves are checked by the sections' Validate.
+func (o Options) Check() error {
+	_, err := o.withDefaults().read()
+	return err
+}
+
 // resolve checks the options and reads the secrets. Its error names every
 // mistake at once.
-func (o Options) resolve() (s secrets, err error) {
-	errs := []error{inSection("runpod", o.RunPod.Validate()), inSection("collector", o.Collector.Validate())}
+func (o Options) resolve() (secrets, error) {
+	s, err := o.read()
+	return s, errors.Join(inSection("runpod", o.RunPod.Validate()), inSection("collector", o.Collector.Validate()), err)
+}
+
+// read reads the secrets.
+func (o Options) read() (s secrets, err error) {
 	var keyErr, tokenErr, webhookErr error
 	s.key, keyErr = o.RunPod.Key(o.Getenv)
-	if errs[1] == nil {
-		s.token, tokenErr = secret.Resolve("collector.token", o.Collector.Token, o.Collector.TokenFile)
-		s.webhook, webhookErr = secret.Resolve("collector.webhook_secret", o.Collector.WebhookSecret, o.Collector.WebhookSecretFile)
-	}
-	return s, errors.Join(append(errs, keyErr, tokenErr, webhookErr)...)
+	s.token, tokenErr = secret.Resolve("collector.token", o.Collector.Token, o.Collector.TokenFile)
+	s.webhook, webhookErr = secret.Resolve("collector.webhook_secret", o.Collector.WebhookSecret, o.Collector.WebhookSecretFile)
+	return s, errors.Join(keyErr, tokenErr, webhookErr)
 }
 
 // inSection puts the section's name before each line of err.

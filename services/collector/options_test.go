@@ -48,7 +48,7 @@ collector:
   healthinterval: 3s
 `)
 	o := collector.DefaultOptions()
-	err := proc.Load(file, nil, map[string]any{"runpod": &o.RunPod, "collector": &o.Collector})
+	err := proc.Load(file, nil, map[string]any{"runpod": &o.RunPod, "collector": &o.Collector}, func() error { return o.Check() })
 	if !proc.IsUsage(err) {
 		t.Fatalf("error is %v, want one of usage", err)
 	}
@@ -56,7 +56,7 @@ collector:
 		"tocsin.yaml:3:", "runpod.account:", "tocsin.yaml:5:", "collector.http_address:", "collector.token_file",
 		"collector.health_interval: 1ms is not between", "collector.max_concurrent: 1 is not between",
 		"collector.max_targets: 0 is not between 1 and 100000",
-		"webhook_secret_file are both set", "healthinterval",
+		"tocsin.yaml:9:19: collector.webhook_secret: set here and by collector.webhook_secret_file", "healthinterval",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q:\n%v", want, err)

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 
@@ -116,7 +117,11 @@ func admin(o Options, health *proc.Health) http.Handler {
 func (o *Options) routes() (*settings.Settings, error) {
 	switch {
 	case o.ConfigFile != "":
-		return settings.Load(o.ConfigFile)
+		routes, err := settings.Load(o.ConfigFile)
+		if pathErr, ok := errors.AsType[*fs.PathError](err); ok && pathErr.Path == o.ConfigFile {
+			err = fmt.Errorf("notifier.config_file: %w", err)
+		}
+		return routes, err
 	case o.Config != nil:
 		return settings.Parse("configuration of the notifier", o.Config, ".")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/courier"
 )
 
 const (
@@ -64,9 +65,7 @@ func DefaultConfig() Config {
 func (c *Config) Validate() error {
 	token := c.Token
 	var errs []error
-	if c.TokenFile != "" && token.Set() {
-		errs = append(errs, errors.New("token: it and token_file are both set"))
-	} else if c.TokenFile != "" {
+	if c.TokenFile != "" {
 		token = "from a file"
 	}
 	if c.ExternalURL != "" {
@@ -88,17 +87,14 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Apply copies the section into o. It returns an error when the token's file
-// cannot be used.
+// Apply copies the section into o. It returns an error, by the key's full name,
+// when the token's file cannot be used; the rest is copied all the same.
 func (c *Config) Apply(o *Options) error {
 	token, err := secret.Resolve("notifier.token", c.Token, c.TokenFile)
-	if err != nil {
-		return fmt.Errorf("resolve token: %w", err)
-	}
 	o.ConfigFile, o.ExternalURL, o.InhibitionHold = c.ConfigFile, c.ExternalURL, c.InhibitionHold
 	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
 	o.Token, o.Insecure = token, c.Insecure
-	return nil
+	return err
 }
 
 // Addresses are the addresses that a notifier serves on once it runs.
@@ -156,6 +152,23 @@ func DefaultOptions() Options {
 		HTTPAddress:    defaultHTTPAddress,
 		Log:            slog.New(slog.DiscardHandler),
 	}
+}
+
+// Check looks at what the options name, for [proc.Load]: it reads the file of
+// routes and the files that it names. Its error names every mistake at once, by
+// key or by place in that file. The values themselves are checked by
+// [Config.Validate].
+func (o Options) Check() error {
+	routes, err := o.routes()
+	if err != nil {
+		return err
+	}
+	sender, err := courier.NewSender(routes.Integrations, userAgent(), func(string) {})
+	if err != nil {
+		return err
+	}
+	sender.Close()
+	return nil
 }
 
 // validate returns every mistake of the options at once.

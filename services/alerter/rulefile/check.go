@@ -1,6 +1,7 @@
 package rulefile
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -91,31 +92,56 @@ func (p *parser) checkIdentity(r *Rule, labelSets map[string]Position) {
 func (p *parser) checkTargets(targets []TargetPattern) {
 	for i, t := range targets {
 		at := Position{File: "targets", Line: i + 1, Column: 1}
-		re, err := regexp.Compile(t.Match)
-		if err != nil {
-			p.mistake(at, "`match`: %v", err)
-		}
-		if t.Match == "" {
-			p.mistake(at, "`match` is missing; use `.*` for every target")
-		}
-		switch t.Kind {
-		case "", string(OnEndpoint), string(OnPod):
-		default:
-			p.mistake(at, "`kind: %s` is no kind of target that has a name; expected endpoint or pod", t.Kind)
-		}
-		names := sortedKeys(t.Labels)
-		if re != nil {
-			names = append(names, slices.DeleteFunc(re.SubexpNames(), func(n string) bool { return n == "" })...)
-		}
-		for _, name := range names {
-			if slices.Contains(reserved, name) || !validLabelName(name) {
-				p.mistake(at, "`%s` cannot be a label of a target", name)
+		t.check(func(key, format string, args ...any) {
+			p.mistake(at, "`%s`: %s", key, fmt.Sprintf(format, args...))
+		})
+	}
+}
+
+// TargetPatterns is the section "targets" of the configuration.
+type TargetPatterns []TargetPattern
+
+// Validate returns every mistake at once, each by its key.
+func (ts TargetPatterns) Validate() error {
+	var errs []error
+	for i, t := range ts {
+		t.check(func(key, format string, args ...any) {
+			errs = append(errs, fmt.Errorf("[%d].%s: %s", i, key, fmt.Sprintf(format, args...)))
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// check hands every mistake of the pattern to wrong, with the key that holds it.
+func (t TargetPattern) check(wrong func(key, format string, args ...any)) {
+	re, err := regexp.Compile(t.Match)
+	if err != nil {
+		wrong("match", "%v", err)
+	}
+	if t.Match == "" {
+		wrong("match", "it is missing; use `.*` for every target")
+	}
+	switch t.Kind {
+	case "", string(OnEndpoint), string(OnPod):
+	default:
+		wrong("kind", "%q is no kind of target that has a name; expected endpoint or pod", t.Kind)
+	}
+	bad := func(name string) bool { return slices.Contains(reserved, name) || !validLabelName(name) }
+	if re != nil {
+		for _, name := range re.SubexpNames() {
+			if name != "" && bad(name) {
+				wrong("match", "`%s` cannot be a label of a target", name)
 			}
 		}
-		for _, name := range sortedKeys(t.Overrides) {
-			if v := t.Overrides[name]; math.IsNaN(v) || math.IsInf(v, 0) {
-				p.mistake(at, "the override `%s` is not a finite number", name)
-			}
+	}
+	for _, name := range sortedKeys(t.Labels) {
+		if bad(name) {
+			wrong("labels", "`%s` cannot be a label of a target", name)
+		}
+	}
+	for _, name := range sortedKeys(t.Overrides) {
+		if v := t.Overrides[name]; math.IsNaN(v) || math.IsInf(v, 0) {
+			wrong("overrides", "`%s` is not a finite number", name)
 		}
 	}
 }

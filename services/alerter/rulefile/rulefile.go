@@ -166,7 +166,7 @@ func JoinMistakes(mistakes []*MistakeError) error {
 // Parse reads files (content by name) and checks them together with the target
 // patterns. The error joins every mistake as a *MistakeError; those of target
 // patterns stand in the file "targets" at the pattern's number. With an error,
-// the set holds the rules without a mistake and nothing else: compiling them
+// the set holds what can be compiled of the rules and nothing else: compiling it
 // tells more mistakes, and that is all it is good for.
 func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
 	p := &parser{}
@@ -186,11 +186,21 @@ func Parse(files map[string][]byte, targets []TargetPattern) (*Set, error) {
 	return set, nil
 }
 
-// sound returns the groups without the rules that have mistakes.
+// sound returns the groups with what can be compiled of their rules: of those that
+// have mistakes the expressions, as far as it is known what they are evaluated on.
 func sound(groups []Group) []Group {
 	var left []Group
 	for _, g := range groups {
-		g.Rules = slices.DeleteFunc(g.Rules, func(r Rule) bool { return r.wrong })
+		var rules []Rule
+		for _, r := range g.Rules {
+			if r.wrong {
+				r = Rule{Group: r.Group, Alert: r.Alert, On: r.On, Expr: r.Expr, Until: r.Until, Source: r.Source, exprAt: r.exprAt, untilAt: r.untilAt}
+			}
+			if r.On != "" && r.Expr != "" {
+				rules = append(rules, r)
+			}
+		}
+		g.Rules = rules
 		left = append(left, g)
 	}
 	return left

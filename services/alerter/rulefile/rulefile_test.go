@@ -1,6 +1,7 @@
 package rulefile
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -117,13 +118,31 @@ func rules(lines ...string) string {
 }
 
 func TestMistakesInTargetPatterns(t *testing.T) {
-	_, err := Parse(map[string][]byte{"a.yaml": []byte(good)}, []TargetPattern{
-		{Match: "("}, {Match: "", Kind: "account"}, {Match: `^(?P<alertname>\w+)`, Labels: map[string]string{"a-b": "c"}},
-	})
-	for _, want := range []string{"targets:1:1: `match`", "targets:2:1: `match` is missing", "targets:2:1: `kind: account`", "`alertname` cannot be a label", "`a-b` cannot be a label"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("no mistake says %q:\n%v", want, err)
+	patterns := TargetPatterns{
+		{Match: "("},
+		{Match: "", Kind: "account"},
+		{Match: `^(?P<alertname>\w+)`, Labels: map[string]string{"a-b": "c"}},
+		{Match: "x", Overrides: map[string]float64{"queue": math.Inf(1)}},
+	}
+	_, err := Parse(map[string][]byte{"a.yaml": []byte(good)}, patterns)
+	valid := patterns.Validate()
+	for parsed, validated := range map[string]string{
+		"targets:1:1: `match`: error parsing":                      "[0].match: error parsing",
+		"targets:2:1: `match`: it is missing":                      "[1].match: it is missing",
+		"targets:2:1: `kind`: \"account\" is no kind":              "[1].kind: \"account\" is no kind",
+		"targets:3:1: `match`: `alertname` cannot be a label":      "[2].match: `alertname` cannot be a label",
+		"targets:3:1: `labels`: `a-b` cannot be a label":           "[2].labels: `a-b` cannot be a label",
+		"targets:4:1: `overrides`: `queue` is not a finite number": "[3].overrides: `queue` is not a finite number",
+	} {
+		if err == nil || !strings.Contains(err.Error(), parsed) {
+			t.Errorf("no mistake says %q:\n%v", parsed, err)
 		}
+		if valid == nil || !strings.Contains(valid.Error(), validated) {
+			t.Errorf("no mistake of the section says %q:\n%v", validated, valid)
+		}
+	}
+	if err := (TargetPatterns{{Match: "^a-", Kind: "pod"}}).Validate(); err != nil {
+		t.Errorf("a good pattern: %v", err)
 	}
 }
 

@@ -141,11 +141,8 @@ func New(opts Options) (*Client, error) {
 	if opts.APIKey != nil {
 		key = strings.TrimSpace(opts.APIKey.Reveal())
 	}
-	switch {
-	case key == "":
-		errs = append(errs, errors.New("api key: missing"))
-	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		errs = append(errs, errors.New("api key: holds characters that no HTTP header can carry"))
+	if err := CheckKey(key); err != nil {
+		errs = append(errs, fmt.Errorf("api key: %w", err))
 	}
 	serverless, err := parseBase(opts.ServerlessURL)
 	if err != nil {
@@ -239,6 +236,17 @@ func newTransport(conns int) *http.Transport {
 		// read from the wire.
 		DisableCompression: true,
 	}
+}
+
+// CheckKey reports what keeps a text from being an API key. It does not show it.
+func CheckKey(key string) error {
+	switch {
+	case key == "":
+		return errors.New("missing")
+	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return errors.New("holds characters that no HTTP header can carry")
+	}
+	return nil
 }
 
 // Endpoints lists all serverless endpoints of the account. It is an error when not

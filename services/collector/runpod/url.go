@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// CheckURL reports what keeps a text from being the base URL of an API.
+func CheckURL(raw string) error {
+	_, err := parseBase(raw)
+	return err
+}
+
 // parseBase accepts an http or https URL with a host and a path, nothing else.
 func parseBase(raw string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimRight(raw, "/"))

@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -55,7 +56,7 @@ func Run(ctx context.Context, name, description string, commands any, args []str
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return proc.Usage(err)
+		return proc.Usage(fmt.Errorf("%w; see %s --help", err, name))
 	}
 	return parsed.Run(Terminal{Out: stdout, Err: stderr, Colour: showsColours(stdout)})
 }
@@ -63,8 +64,13 @@ func Run(ctx context.Context, name, description string, commands any, args []str
 // showsColours tells whether w is a terminal whose user did not ask for plain
 // text (https://no-color.org).
 func showsColours(w io.Writer) bool {
+	return IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// IsTerminal tells whether a person reads w as it is written.
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if !ok {
 		return false
 	}
 	info, err := f.Stat()

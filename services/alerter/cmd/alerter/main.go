@@ -10,6 +10,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/services/alerter"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
 func main() {
@@ -21,7 +22,7 @@ func run(ctx context.Context, args []string) error {
 	if !ok {
 		return err
 	}
-	opts, err := load(flags.Config, flags.Insecure)
+	opts, err := load(flags)
 	if err != nil {
 		return err
 	}
@@ -33,20 +34,25 @@ func run(ctx context.Context, args []string) error {
 }
 
 // load reads the configuration file and the environment.
-func load(file string, insecure bool) (alerter.Options, error) {
+func load(flags proc.Flags) (alerter.Options, error) {
 	opts := alerter.DefaultOptions()
 	nats := bus.DefaultConfig()
 	redis, section, log := alerter.DefaultRedisConfig(), alerter.DefaultConfig(), proc.DefaultLogConfig()
-	section.Insecure = insecure
-	err := proc.Load(file, os.Environ(), map[string]any{
-		"nats": &nats, "redis": &redis, "targets": &opts.Targets, "alerter": &section, "log": &log,
+	section.Insecure = flags.Insecure
+	var targets rulefile.TargetPatterns
+	err := proc.Load(flags.Config, os.Environ(), map[string]any{
+		"nats": &nats, "redis": &redis, "targets": &targets, "alerter": &section, "log": &log,
+	}, func() error {
+		applied := errors.Join(nats.Apply(&opts.NATS), redis.Apply(&opts), section.Apply(&opts))
+		if flags.Healthcheck { // it asks a process that has checked
+			return applied
+		}
+		return errors.Join(applied, opts.Check())
 	})
 	if err != nil {
 		return opts, err
 	}
-	if err := errors.Join(nats.Apply(&opts.NATS), redis.Apply(&opts), section.Apply(&opts)); err != nil {
-		return opts, proc.Usage(err)
-	}
+	opts.Targets = targets
 	if opts.Log, err = proc.Logger(os.Stderr, log); err != nil {
 		return opts, proc.Usage(err)
 	}

@@ -36,7 +36,8 @@ func write(t *testing.T, text string) string {
 
 func TestLoadReadsEverySection(t *testing.T) {
 	t.Setenv("TOCSIN_REDIS_DB", "4")
-	o, err := load(write(t, whole), false)
+	rules := write(t, "groups: [{name: g, rules: [{alert: A, on: endpoint, expr: jobs.in_queue > 1}]}]\n")
+	o, err := load(proc.Flags{Config: write(t, strings.ReplaceAll(whole, "/etc/tocsin/*.yaml", rules))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,20 +59,30 @@ func TestLoadReadsEverySection(t *testing.T) {
 }
 
 func TestLoadTellsAllMistakesAtOnce(t *testing.T) {
+	rules := write(t, "groups: [{name: g, rules: [{alert: A, on: endpoint, expr: jobs.in_que > 1, fro: 5m}]}]\n")
 	path := write(t, `
 redis: {address: "", user: alerter, db: -1}
+targets:
+  - match: '('
+  - {match: a, kind: job}
 alerter:
+  rules: [`+rules+`, /nowhere/*.yaml]
+  token_file: /nowhere/token
   rule: [x]
-  grpc_address: 0.0.0.0:9091
+  grpc_address: anywhere
   notifier: {address: nowhere}
   snapshot_interval: 1ms
 `)
-	_, err := load(path, false)
+	_, err := load(proc.Flags{Config: path})
 	if !proc.IsUsage(err) {
 		t.Fatalf("got %v, want a mistake in the configuration", err)
 	}
 	for _, want := range []string{
-		"alerter.rule", "redis.address", "redis.user", "redis.db", "alerter.grpc_address", "alerter.notifier.address", "alerter.snapshot_interval",
+		path + ":9:3: alerter.rule: unknown key; did you mean rules?", path + ":2:18: redis.address: ", path + ":2:28: redis.user: ", path + ":2:41: redis.db: ",
+		path + ":10:17: alerter.grpc_address", path + ":11:23: alerter.notifier.address", path + ":12:22: alerter.snapshot_interval",
+		path + ":4:12: targets[0].match: error parsing regexp", path + ":5:22: targets[1].kind: ",
+		path + ":8:15: alerter.token_file: ", `alerter.rules[1]: "/nowhere/*.yaml" matches no file`,
+		rules + ":1:59: `jobs.in_que` is no field", rules + ":1:76: `fro` is no key",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s:\n%v", want, err)
@@ -81,7 +92,7 @@ alerter:
 
 func TestInsecureAllowsOpenPorts(t *testing.T) {
 	path := write(t, "alerter: {grpc_address: \"0.0.0.0:9091\"}\n")
-	if _, err := load(path, true); err != nil {
+	if _, err := load(proc.Flags{Config: path, Insecure: true}); err != nil {
 		t.Errorf("with --insecure: %v", err)
 	}
 }

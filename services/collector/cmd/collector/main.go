@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -26,15 +27,17 @@ func run(ctx context.Context, args []string) error {
 	opts.Collector.Insecure = flags.Insecure
 	err = proc.Load(flags.Config, os.Environ(), map[string]any{
 		"runpod": &opts.RunPod, "nats": &nats, "collector": &opts.Collector, "log": &log,
+	}, func() error {
+		if flags.Healthcheck { // it asks a process that has checked
+			return nil
+		}
+		return errors.Join(nats.Apply(&opts.NATS), opts.Check())
 	})
 	if err != nil {
 		return err
 	}
 	if flags.Healthcheck {
 		return proc.Probe(ctx, opts.Collector.HTTPAddress)
-	}
-	if err := nats.Apply(&opts.NATS); err != nil {
-		return proc.Usage(err)
 	}
 	if opts.Log, err = proc.Logger(os.Stderr, log); err != nil {
 		return proc.Usage(err)

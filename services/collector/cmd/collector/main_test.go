@@ -13,22 +13,32 @@ import (
 func TestUsage(t *testing.T) {
 	t.Setenv("RUNPOD_API_KEY", "")
 	file := filepath.Join(t.TempDir(), "tocsin.yaml")
-	if err := os.WriteFile(file, []byte("collector:\n  nonsense: 1\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("runpod: {api_key: 'a b', rest_url: ftp://x}\ncollector:\n  nonsense: 1\n  webhook_secret_file: /nowhere/s\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
 		args []string
-		want string
+		want []string // a line each
 	}{
-		"no key":               {nil, "RUNPOD_API_KEY"},
-		"an unknown key":       {[]string{"--config", file}, "tocsin.yaml:2:3"},
-		"a file that is not":   {[]string{"--config", file + "x"}, "no such file"},
-		"an unknown flag":      {[]string{"--nonsense"}, "nonsense"},
-		"an argument too many": {[]string{"run"}, `"run"`},
+		"no key": {nil, []string{"RUNPOD_API_KEY"}},
+		"every mistake": {[]string{"--config", file}, []string{
+			"tocsin.yaml:1:19: runpod.api_key: holds characters", "tocsin.yaml:1:36: runpod.rest_url: must begin with",
+			"tocsin.yaml:3:3: collector.nonsense: unknown key", "tocsin.yaml:4:24: collector.webhook_secret_file: ",
+		}},
+		"a file that is not":   {[]string{"--config", file + "x"}, []string{"no such file"}},
+		"an unknown flag":      {[]string{"--nonsense"}, []string{"nonsense"}},
+		"an argument too many": {[]string{"run"}, []string{`"run"`}},
 	} {
 		err := run(t.Context(), test.args)
-		if !proc.IsUsage(err) || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: error is %v, want one line of usage with %q", name, err, test.want)
+		if !proc.IsUsage(err) {
+			t.Errorf("%s: error is %v, want one of usage", name, err)
+			continue
+		}
+		lines := strings.Split(err.Error(), "\n")
+		for i, want := range test.want {
+			if len(lines) != len(test.want) || !strings.Contains(lines[i], want) {
+				t.Errorf("%s: the error is\n%v\nwant %d lines, %q in line %d", name, err, len(test.want), want, i+1)
+			}
 		}
 	}
 }

@@ -21,7 +21,7 @@ func run(ctx context.Context, args []string) error {
 	if !ok {
 		return err
 	}
-	opts, err := options(flags.Config, flags.Insecure, os.Environ())
+	opts, err := options(flags, os.Environ())
 	if err != nil {
 		return err
 	}
@@ -36,19 +36,22 @@ func run(ctx context.Context, args []string) error {
 }
 
 // options reads the configuration.
-func options(file string, insecure bool, environ []string) (notifier.Options, error) {
+func options(flags proc.Flags, environ []string) (notifier.Options, error) {
 	opts := notifier.DefaultOptions()
 	conf := notifier.DefaultConfig()
-	conf.Insecure = insecure
+	conf.Insecure = flags.Insecure
 	nats := bus.DefaultConfig()
 	log := proc.DefaultLogConfig()
-	if err := proc.Load(file, environ, map[string]any{"nats": &nats, "notifier": &conf, "log": &log}); err != nil {
+	err := proc.Load(flags.Config, environ, map[string]any{"nats": &nats, "notifier": &conf, "log": &log}, func() error {
+		applied := errors.Join(nats.Apply(&opts.NATS), conf.Apply(&opts))
+		if flags.Healthcheck { // it asks a process that has checked
+			return applied
+		}
+		return errors.Join(applied, opts.Check())
+	})
+	if err != nil {
 		return opts, err
 	}
-	if err := errors.Join(nats.Apply(&opts.NATS), conf.Apply(&opts)); err != nil {
-		return opts, proc.Usage(err)
-	}
-	var err error
 	if opts.Log, err = proc.Logger(os.Stderr, log); err != nil {
 		return opts, proc.Usage(err)
 	}

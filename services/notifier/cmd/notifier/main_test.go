@@ -19,38 +19,54 @@ func file(t *testing.T, text string) string {
 }
 
 func TestOptions(t *testing.T) {
-	token := file(t, "open-sesame\n")
-	path := file(t, "notifier:\n  config_file: routes.yml\n  token_file: "+token+"\n  grpc_address: 0.0.0.0:9092\nnats:\n  url: nats://a:4222\n")
-	o, err := options(path, false, []string{"TOCSIN_NATS_URL=nats://b:4222", "TOCSIN_NOTIFIER_HTTP_ADDRESS=127.0.0.1:1"})
+	token, routes := file(t, "open-sesame\n"), file(t, "route: {receiver: a}\nreceivers: [{name: a}]\n")
+	path := file(t, "notifier:\n  config_file: "+routes+"\n  token_file: "+token+"\n  grpc_address: 0.0.0.0:9092\nnats:\n  url: nats://a:4222\n")
+	o, err := options(proc.Flags{Config: path}, []string{"TOCSIN_NATS_URL=nats://b:4222", "TOCSIN_NOTIFIER_HTTP_ADDRESS=127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.ConfigFile != "routes.yml" || o.Token != "open-sesame" || o.GRPCAddress != "0.0.0.0:9092" ||
+	if o.ConfigFile != routes || o.Token != "open-sesame" || o.GRPCAddress != "0.0.0.0:9092" ||
 		o.HTTPAddress != "127.0.0.1:1" || o.NATS.URL != "nats://b:4222" {
 		t.Errorf("options %+v", o)
 	}
 }
 
 func TestMistakesAreReportedAtOnce(t *testing.T) {
-	path := file(t, "notifier:\n  grpc_address: 0.0.0.0:9092\n  external_url: nowhere\n  tokens: x\n  token: a\n  token_file: b\n  http_address: nonsense\n")
-	_, err := options(path, false, nil)
+	routes := file(t, "route: {receiver: a}\nreceivers:\n- name: b\n  tocsin_configs:\n  - {url: nowhere}\n")
+	path := file(t, "notifier:\n  grpc_address: 0.0.0.0:9092\n  external_url: nowhere\n  tokens: x\n  token: a\n  token_file: b\n  http_address: nonsense\n"+
+		"  config_file: "+routes+"\n")
+	_, err := options(proc.Flags{Config: path}, []string{"TOCSIN_LOG_LEVEL=loud"})
 	if !proc.IsUsage(err) {
 		t.Fatalf("error %v, want one of usage", err)
 	}
 	for _, want := range []string{
 		path + ":4:3: ", "unknown", "notifier.external_url: not an http or https URL",
-		"notifier.token: it and token_file are both set", "notifier.http_address: \"nonsense\" is not an address",
+		path + ":5:10: notifier.token: set here and by notifier.token_file", "notifier.http_address: \"nonsense\" is not an address",
+		routes + `:1:19: route: there is no receiver "a"`, routes + `:5:11: receiver "b": tocsin_configs[0]: url: not an http or https URL`,
+		`TOCSIN_LOG_LEVEL: log.level: "loud" is none of`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing %q in\n%v", want, err)
 		}
 	}
+	missing := file(t, "notifier:\n  config_file: /nowhere/routes.yml\n")
+	if _, err := options(proc.Flags{Config: missing}, nil); err == nil || !strings.Contains(err.Error(), missing+":2:16: notifier.config_file: read routes: ") {
+		t.Errorf("a file of routes that is missing: %v", err)
+	}
+	unreadable := file(t, "route: {receiver: a}\nreceivers:\n- name: a\n  webhook_configs:\n"+
+		"  - {url: 'http://a', http_config: {tls_config: {ca_file: /nowhere/ca}}}\n  - {url: 'http://b', http_config: {tls_config: {ca_file: /nowhere/cb}}}\n")
+	_, err = options(proc.Flags{Config: file(t, "notifier:\n  config_file: "+unreadable+"\n")}, nil)
+	for _, want := range []string{unreadable + `:5:5: receiver "a": http_config: `, "/nowhere/ca", unreadable + `:6:5: receiver "a": http_config: `, "/nowhere/cb"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("missing %q in\n%v", want, err)
+		}
+	}
 	open := file(t, "notifier:\n  grpc_address: 0.0.0.0:9092\n")
-	_, err = options(open, false, nil)
+	_, err = options(proc.Flags{Config: open}, nil)
 	if err == nil || !strings.Contains(err.Error(), "notifier.grpc_address: other machines could reach 0.0.0.0:9092 without a token") {
 		t.Errorf("an open port without a token: %v", err)
 	}
-	if _, err := options(open, true, nil); err != nil {
+	if _, err := options(proc.Flags{Config: open, Insecure: true}, nil); err != nil {
 		t.Errorf("with --insecure: %v", err)
 	}
 }

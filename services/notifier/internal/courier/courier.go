@@ -9,13 +9,10 @@
 package courier
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -204,30 +201,6 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 		return err
 	}
 	return c.stop(helping)
-}
-
-// depart says what becomes of receivers that are not configured any more.
-func (c *Courier) depart(ctx context.Context, left []delivery.Departure) {
-	groups := map[delivery.Departure]int{}
-	for _, d := range left {
-		if d.To == (route.Way{}) {
-			c.o.Metrics.message(d.Lane, "dead")
-		}
-		d.Lane.GroupKey = ""
-		groups[d]++
-	}
-	order := func(a, b delivery.Departure) int {
-		return cmp.Or(cmp.Compare(a.Lane.Receiver, b.Lane.Receiver), cmp.Compare(a.Lane.Integration, b.Lane.Integration))
-	}
-	for _, d := range slices.SortedFunc(maps.Keys(groups), order) {
-		log := c.o.Log.With("receiver", d.Lane.Receiver, "integration", d.Lane.Integration, "groups", groups[d])
-		if d.To == (route.Way{}) {
-			log.WarnContext(ctx, "a receiver is not configured any more and is not told the end of its alerts")
-			continue
-		}
-		log.InfoContext(ctx, "a receiver was renamed or has another address, where its alerts are told on",
-			"to_receiver", d.To.Receiver, "to_integration", d.To.Integration)
-	}
 }
 
 // loop is the owner's life.

@@ -2,6 +2,7 @@ package courier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -34,10 +35,11 @@ type result struct {
 }
 
 // NewSender returns a sender. Integrations that print call line with each line,
-// one at a time. It returns an error when files that the configuration names
-// cannot be read.
+// one at a time. When files that the configuration names cannot be read, it returns
+// an error that names every one, with the place of its integration.
 func NewSender(integrations []settings.Integration, userAgent string, line func(string)) (*Sender, error) {
 	s := &Sender{ways: map[[2]string]way{}, line: line}
+	var errs []error
 	for _, in := range integrations {
 		w := way{Integration: in}
 		if in.Format != settings.FormatPrint {
@@ -45,11 +47,16 @@ func NewSender(integrations []settings.Integration, userAgent string, line func(
 				Name: in.Receiver + "/" + in.Name, HTTP: in.HTTP, Guard: send.Operator, Timeout: in.Timeout, UserAgent: userAgent,
 			})
 			if err != nil {
-				return nil, err
+				errs = append(errs, fmt.Errorf("%s: receiver %q: http_config: %w", in.Place, in.Receiver, err))
+				continue
 			}
 			w.client = client
 		}
 		s.ways[[2]string{in.Receiver, in.Name}] = w
+	}
+	if len(errs) > 0 {
+		s.Close()
+		return nil, errors.Join(errs...)
 	}
 	return s, nil
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +20,7 @@ import (
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
 )
 
 // accompany runs lead beside helpers, which end when it does, and returns the
@@ -157,6 +160,30 @@ func (c *Courier) catchUp(ctx, helping context.Context) error {
 		}
 	}
 	return nil
+}
+
+// depart says what becomes of receivers that are not configured any more.
+func (c *Courier) depart(ctx context.Context, left []delivery.Departure) {
+	groups := map[delivery.Departure]int{}
+	for _, d := range left {
+		if d.To == (route.Way{}) {
+			c.o.Metrics.message(d.Lane, "dead")
+		}
+		d.Lane.GroupKey = ""
+		groups[d]++
+	}
+	order := func(a, b delivery.Departure) int {
+		return cmp.Or(cmp.Compare(a.Lane.Receiver, b.Lane.Receiver), cmp.Compare(a.Lane.Integration, b.Lane.Integration))
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(groups), order) {
+		log := c.o.Log.With("receiver", d.Lane.Receiver, "integration", d.Lane.Integration, "groups", groups[d])
+		if d.To == (route.Way{}) {
+			log.WarnContext(ctx, "a receiver is not configured any more and is not told the end of its alerts")
+			continue
+		}
+		log.InfoContext(ctx, "a receiver was renamed or has another address, where its alerts are told on",
+			"to_receiver", d.To.Receiver, "to_integration", d.To.Integration)
+	}
 }
 
 // snapshot returns the state for the object store.

@@ -53,7 +53,7 @@ const maxAbandoned = 16
 
 // Options are how a client connects.
 type Options struct {
-	// Name names the client in errors of its configuration.
+	// Name names the client's connections in metrics of the HTTP package.
 	Name string
 	// HTTP is the http_config of the receiver. Nil means the defaults: no proxy,
 	// not even one that the environment names.
@@ -78,7 +78,7 @@ func NewClient(o Options) (*Client, error) {
 		commoncfg.WithIdleConnTimeout(idleTimeout),
 		commoncfg.WithUserAgent(o.UserAgent))
 	if err != nil {
-		return nil, fmt.Errorf("make HTTP client of %s: %w", o.Name, err)
+		return nil, fmt.Errorf("make HTTP client: %w", err)
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if o.Timeout == 0 {
@@ -88,7 +88,7 @@ func NewClient(o Options) (*Client, error) {
 	if conf.OAuth2 != nil {
 		c.abandoned = make(chan struct{}, maxAbandoned)
 		if u, err := url.Parse(conf.OAuth2.TokenURL); err != nil || o.Guard.checkHost(u.Hostname()) != nil {
-			return nil, fmt.Errorf("make HTTP client of %s: oauth2.token_url is not a URL that may be asked", o.Name)
+			return nil, errors.New("oauth2.token_url is not a URL that may be asked")
 		}
 	}
 	return c, nil

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ import (
 	commoncfg "github.com/prometheus/common/config"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/sign"
@@ -62,6 +64,8 @@ const (
 type Integration struct {
 	// Receiver is the receiver's name.
 	Receiver string
+	// Place is where it stands, as file:line:column.
+	Place string
 	// Name is unique within the receiver and stays with the destination when the
 	// file changes around it, e.g. "webhook/3f2a90c1".
 	Name string
@@ -149,32 +153,37 @@ func Parse(name string, text []byte, dir string) (*Settings, error) {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, proc.NotYAML(name, err)
 	}
-	r := &reader{name: name, dir: dir, lines: bytes.Split(text, []byte("\n")), own: map[string][]Integration{}}
+	r := &reader{
+		name: name, dir: dir, lines: bytes.Split(text, []byte("\n")),
+		own: map[string][]Integration{}, webhooks: map[string][]*yaml.Node{},
+	}
+	root := &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1} // of an empty file
 	if len(doc.Content) > 0 {
-		r.document(doc.Content[0])
+		root = doc.Content[0]
 	}
+	r.document(root)
 	conf, err := config.Load(string(bytes.Join(r.lines, []byte("\n"))))
 	if err != nil {
-		r.mistakes = append(r.mistakes, r.located(err)...)
-	}
-	if len(r.mistakes) > 0 {
-		return nil, errors.Join(r.mistakes...)
+		known := len(r.mistakes)
+		if r.alertmanager(root); len(r.mistakes) == known && !r.uncut {
+			r.mistakes = append(r.mistakes, located(err)...)
+		}
+		return nil, r.err()
 	}
 	sum := sha256.Sum256(text)
 	s := &Settings{Hash: hex.EncodeToString(sum[:8]), Route: conf.Route, InhibitRules: conf.InhibitRules}
 	for _, receiver := range conf.Receivers {
 		first := len(s.Integrations)
 		for i, w := range receiver.WebhookConfigs {
-			in, err := r.webhook(receiver.Name, w)
-			if err != nil {
-				return nil, fmt.Errorf("%s: receiver %q: webhook_configs[%d]: %w", name, receiver.Name, i, err)
-			}
-			s.Integrations = append(s.Integrations, in)
+			s.Integrations = append(s.Integrations, r.webhook(receiver.Name, i, w))
 		}
 		s.Integrations = append(s.Integrations, r.own[receiver.Name]...)
 		numberTwins(s.Integrations[first:])
+	}
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -218,20 +227,25 @@ func (s *Settings) Sends() bool {
 	return slices.ContainsFunc(s.Integrations, func(in Integration) bool { return in.Format != FormatPrint })
 }
 
-// webhook takes one of Alertmanager's webhook_configs over.
-func (r *reader) webhook(receiver string, w *webhook.WebhookConfig) (Integration, error) {
+// webhook takes the i-th of Alertmanager's webhook_configs of a receiver over.
+// Alertmanager ends longer attempts with the group's interval, hence the bound.
+func (r *reader) webhook(receiver string, i int, w *webhook.WebhookConfig) Integration {
+	at := r.webhooks[receiver][i]
 	in := Integration{
 		Receiver: receiver, Name: nameOf("webhook", FormatAlertmanager, string(w.URL), w.URLFile), Format: FormatAlertmanager,
-		SendResolved: w.SendResolved(), MaxAlerts: int(min(w.MaxAlerts, 1<<31-1)), Timeout: w.Timeout, HTTP: w.HTTPConfig,
+		Place: r.place(at), SendResolved: w.SendResolved(), MaxAlerts: int(min(w.MaxAlerts, 1<<31-1)),
+		Timeout: min(w.Timeout, maxTimeout), HTTP: w.HTTPConfig,
 	}
+	r.anchor(w.HTTPConfig)
 	if w.URLFile != "" {
 		in.Endpoint.file = r.path(w.URLFile)
-		_, err := in.Endpoint.URL()
-		return in, err
+		return in
 	}
 	in.Endpoint.url = secret.String(w.URL)
-	r.anchor(w.HTTPConfig)
-	return in, checkURL(string(w.URL))
+	if err := checkURL(string(w.URL)); err != nil { // "<secret>", which Alertmanager itself shows
+		r.mistake(at, "receiver %q: webhook_configs[%d]: url: %v", receiver, i, err)
+	}
+	return in
 }
 
 // anchor makes the relative paths of an http_config begin at the file's folder.
@@ -259,19 +273,21 @@ var lineOf = regexp.MustCompile(`^\s*line (\d+): (.*)$`)
 // quotedURL is how net/url quotes what it cannot parse, which may be a secret.
 var quotedURL = regexp.MustCompile(`parse "(?:[^"\\]|\\.)*": `)
 
-// located gives the errors of Alertmanager's reader the file and the line.
-func (r *reader) located(err error) []error {
-	var list []error
+// located returns the complaints of Alertmanager's reader with the lines that it
+// tells.
+func located(err error) []mistake {
+	var list []mistake
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		line = quotedURL.ReplaceAllString(strings.TrimPrefix(line, "yaml: "), "")
+		line = strings.TrimPrefix(line, "yaml: ")
 		if line == "unmarshal errors:" {
 			continue
 		}
-		if m := lineOf.FindStringSubmatch(line); m != nil {
-			list = append(list, fmt.Errorf("%s:%s: %s", r.name, m[1], m[2]))
-			continue
+		m := mistake{text: harmless(line)}
+		if found := lineOf.FindStringSubmatch(line); found != nil {
+			m.line, _ = strconv.Atoi(found[1]) // the pattern has digits only
+			m.text = harmless(found[2])
 		}
-		list = append(list, fmt.Errorf("%s: %s", r.name, line))
+		list = append(list, m)
 	}
 	return list
 }

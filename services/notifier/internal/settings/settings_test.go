@@ -256,37 +256,27 @@ tracing: {}
 	if strings.Contains(err.Error(), "canary") {
 		t.Errorf("the error shows what is secret:\n%v", err)
 	}
-	var lines []string
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		lines = append(lines, line)
-	}
-	for _, want := range []string{
-		`routes.yml:3: mute_time_intervals is not supported yet`,
-		`routes.yml:6: receiver "ops": slack_configs is not supported yet; webhook_configs and tocsin_configs are`,
-		`routes.yml:10: receiver "ops": a template in url is not supported yet`,
-		`routes.yml:11: receiver "ops": payload is not supported yet`,
-		`routes.yml:13: receiver "ops": tocsin_configs[0]: url: not an http or https URL`,
-		`routes.yml:14: receiver "ops": tocsin_configs[0]: secret: a signing secret holds 24 to 64 bytes, this one 12`,
-		`routes.yml:15: receiver "ops": tocsin_configs[0]: format: "xml" is none of standard, simple, print`,
-		`routes.yml:16: receiver "ops": tocsin_configs[0]: unknown key "retries"`,
-		`routes.yml:17: receiver "ops": tocsin_configs[1]: give one of url and url_file`,
-		`routes.yml:17: receiver "ops": tocsin_configs[1]: secret: a signing secret holds 24 to 64 bytes, this one 0`,
-		`routes.yml:18: receiver "ops": tocsin_configs[1]: timeout: "forever" is not a duration up to 2m0s`,
-		`routes.yml:19: receiver "ops": tocsin_configs[1]: send_resolved: "maybe" is not true or false`,
-		`routes.yml:21: receiver "ops": tocsin_configs[2] is not a mapping`,
-		`routes.yml:23: receiver "ops": tocsin_configs[3]: url is set twice`,
-		`routes.yml:24: receiver "ops": tocsin_configs[3]: give one of secret and secret_file`,
-		`routes.yml:26: receiver "ops": tocsin_configs[4]: format print sends nowhere: remove url and url_file`,
-		`routes.yml:28: tracing is not supported yet`,
-		`routes.yml: tracing endpoint must be set`,
-		`routes.yml:20: receiver "ops": tocsin_configs[1]: http_config: field nope not found in type config.plain`,
-	} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("missing %q", want)
-		}
-	}
-	if t.Failed() {
-		t.Logf("got:\n%s", strings.Join(lines, "\n"))
+	want := strings.TrimSpace(`
+routes.yml:3:3: mute_time_intervals is not supported yet: remove it; the alerts of this route are told at all times then
+routes.yml:6:3: receiver "ops": slack_configs is not supported yet: use webhook_configs or tocsin_configs
+routes.yml:10:5: receiver "ops": a template in url is not supported yet: write the URL itself, with a receiver for each
+routes.yml:11:5: receiver "ops": payload is not supported yet: remove it, or use tocsin_configs with format: simple
+routes.yml:13:10: receiver "ops": tocsin_configs[0]: url: not an http or https URL
+routes.yml:14:13: receiver "ops": tocsin_configs[0]: secret: a signing secret holds 24 to 64 bytes, this one 12
+routes.yml:15:13: receiver "ops": tocsin_configs[0]: format: "xml" is none of standard, simple, print
+routes.yml:16:5: receiver "ops": tocsin_configs[0]: unknown key "retries"
+routes.yml:17:5: receiver "ops": tocsin_configs[1]: give one of url and url_file
+routes.yml:17:13: receiver "ops": tocsin_configs[1]: secret: a signing secret holds 24 to 64 bytes, this one 0
+routes.yml:18:14: receiver "ops": tocsin_configs[1]: timeout: "forever" is not a duration up to 2m0s
+routes.yml:19:20: receiver "ops": tocsin_configs[1]: send_resolved: "maybe" is not true or false
+routes.yml:20:19: receiver "ops": tocsin_configs[1]: http_config: unknown key "nope"
+routes.yml:21:5: receiver "ops": tocsin_configs[2] is not a mapping
+routes.yml:23:5: receiver "ops": tocsin_configs[3]: url is set twice
+routes.yml:24:13: receiver "ops": tocsin_configs[3]: give one of secret and secret_file
+routes.yml:26:5: receiver "ops": tocsin_configs[4]: format print sends nowhere: remove url and url_file
+routes.yml:28:1: tracing is not supported yet: remove it`)
+	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(err.Error(), "\n")); diff != "" {
+		t.Errorf("mistakes (-want +got):\n%s", diff)
 	}
 }
 
@@ -303,7 +293,7 @@ receivers:
   # a comment
   - url: https://example.com
 unknown_key: 1
-`, "routes.yml:11: field unknown_key not found"},
+`, `routes.yml:11:1: unknown key "unknown_key"`},
 		{"an unknown key beside ours", `route: {receiver: ops}
 receivers:
 - tocsin_configs:
@@ -311,14 +301,14 @@ receivers:
       https://
       example.com
   nome: ops
-`, "routes.yml:7: field nome not found"},
-		{"a receiver that is missing", "route: {receiver: ops}\nreceivers: []\n", `routes.yml: undefined receiver "ops" used in route`},
-		{"an empty file", "", "routes.yml: no route provided in config"},
-		{"no YAML", "\t{", "routes.yml: yaml:"},
-		{"flow style", "route: {receiver: ops}\nreceivers: [{name: ops, tocsin_configs: [{format: print}]}]\n", "routes.yml:2: write a receiver with tocsin_configs in block style"},
-		{"not a list", "route: {receiver: ops}\nreceivers:\n- name: ops\n  tocsin_configs: {}\n", `routes.yml:4: receiver "ops": tocsin_configs is not a list`},
-		{"a URL that cannot be parsed", "route: {receiver: ops}\nreceivers:\n- name: ops\n  webhook_configs: [{url: 'http://x/canary\"%zz'}]\n", "routes.yml: invalid URL: invalid URL escape"},
-		{"a bad URL", "route: {receiver: ops}\nreceivers:\n- name: ops\n  webhook_configs: [{url: 'ftp://x'}]\n", "routes.yml: invalid URL: unsupported scheme"},
+`, `routes.yml:7:3: receiver "": unknown key "nome"; did you mean name?`},
+		{"a receiver that is missing", "route: {receiver: ops}\nreceivers: []\n", `routes.yml:1:19: route: there is no receiver "ops"`},
+		{"an empty file", "", "routes.yml:1:1: there is no route"},
+		{"no YAML", "\t{", "routes.yml: not YAML: found character"},
+		{"flow style", "route: {receiver: ops}\nreceivers: [{name: ops, tocsin_configs: [{format: print}]}]\n", "routes.yml:2:25: write a receiver with tocsin_configs in block style"},
+		{"not a list", "route: {receiver: ops}\nreceivers:\n- name: ops\n  tocsin_configs: {}\n", `routes.yml:4:19: receiver "ops": tocsin_configs is not a list`},
+		{"a URL that cannot be parsed", "route: {receiver: ops}\nreceivers:\n- name: ops\n  webhook_configs: [{url: 'http://x/canary\"%zz'}]\n", `routes.yml:4:27: receiver "ops": webhook_configs[0]: url: invalid URL: invalid URL escape`},
+		{"a bad URL", "route: {receiver: ops}\nreceivers:\n- name: ops\n  webhook_configs: [{url: 'ftp://x'}]\n", `routes.yml:4:27: receiver "ops": webhook_configs[0]: url: invalid URL: unsupported scheme`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Parse("routes.yml", []byte(c.text), ".")

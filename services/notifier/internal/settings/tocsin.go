@@ -3,13 +3,13 @@ package settings
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	commoncfg "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/sign"
 )
@@ -63,6 +63,7 @@ func (e *entry) read() {
 	}
 	e.endpoint()
 	e.signing()
+	e.in.Place = e.place(e.node)
 	e.in.Name = nameOf("tocsin", e.in.Format, text(e.url), text(e.urlFile))
 }
 
@@ -106,9 +107,12 @@ func (e *entry) key(p pair) {
 	case "http_config":
 		e.http(p)
 	default:
-		e.complain(p.key, "unknown key %q", p.key.Value)
+		e.complain(p.key, "unknown key %q%s", p.key.Value, proc.DidYouMean(p.key.Value, tocsinKeys))
 	}
 }
+
+// tocsinKeys are the keys of tocsin_configs.
+var tocsinKeys = []string{"url", "url_file", "secret", "secret_file", "format", "send_resolved", "timeout", "http_config"}
 
 // http reads an http_config with Prometheus's own package.
 func (e *entry) http(p pair) {
@@ -119,9 +123,9 @@ func (e *entry) http(p pair) {
 	}
 	conf, err := commoncfg.LoadHTTPConfig(string(text))
 	if err != nil {
-		for _, line := range e.located(err) {
-			_, what, _ := strings.Cut(line.Error(), ": ")
-			e.complain(p.key, "http_config: %s", what)
+		known := len(e.mistakes)
+		if check[commoncfg.HTTPClientConfig](e.reader, p.value, e.where+": http_config: "); len(e.mistakes) == known {
+			e.complain(p.key, "http_config: %s", harmless(err.Error()))
 		}
 		return
 	}
