@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc/status"
 
@@ -69,7 +70,8 @@ func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
 	for _, a := range alerts {
 		state := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ALERT_STATE_"))
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", state, a.GetActiveAt().AsTime().Local().Format(time.DateTime),
-			a.GetLabels()["severity"], a.GetRule(), a.GetTarget().GetId(), printable(a.GetAnnotations()["summary"]))
+			printable(a.GetLabels()["severity"]), printable(a.GetRule()), printable(a.GetTarget().GetId()),
+			printable(a.GetAnnotations()["summary"]))
 	}
 	return w.Flush()
 }
@@ -91,7 +93,7 @@ func (c *alertsCommand) refused(err error) error {
 // printable keeps a text that came from outside from moving the cursor.
 func printable(text string) string {
 	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
+		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c

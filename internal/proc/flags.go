@@ -30,10 +30,11 @@ Flags:
 `
 
 // ParseFlags reads a service's arguments. It returns false when there is nothing
-// to run, since the help or the version was asked for; the version is printed
-// to stdout. Errors are ones of usage.
+// to run, since the help or the version was asked for, which are printed to stdout.
+// Errors are ones of usage.
 func ParseFlags(name string, args []string, stdout io.Writer) (f Flags, run bool, err error) {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // a mistake is told once, by Main
 	flags.StringVar(&f.Config, "config", "", "configuration `file`; its keys are also read from TOCSIN_<SECTION>_<KEY>")
 	flags.BoolVar(&f.Insecure, "insecure", false, "let other machines reach ports that ask for no token")
 	version := flags.Bool("version", false, "print the version and exit")
@@ -46,12 +47,15 @@ func ParseFlags(name string, args []string, stdout io.Writer) (f Flags, run bool
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			return f, false, nil
+			flags.SetOutput(stdout)
+			_, err := fmt.Fprintf(stdout, "Usage: %s [flags]\n", name)
+			flags.PrintDefaults()
+			return f, false, err
 		}
-		return f, false, Usage(err)
+		return f, false, Usage(fmt.Errorf("%w; see %s --help", err, name))
 	}
 	if flags.NArg() > 0 {
-		return f, false, Usage(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
+		return f, false, Usage(fmt.Errorf("unexpected argument %q; see %s --help", flags.Arg(0), name))
 	}
 	if *version {
 		_, err := fmt.Fprintln(stdout, name, ThisBuild())

@@ -19,7 +19,7 @@ func TestParseFlags(t *testing.T) {
 		"nothing runs with the defaults":    {nil, proc.Flags{}, true, false, ""},
 		"a file and insecure":               {[]string{"--config", "a.yaml", "--insecure"}, proc.Flags{Config: "a.yaml", Insecure: true}, true, false, ""},
 		"the version is printed":            {[]string{"--version"}, proc.Flags{}, false, false, "thing "},
-		"help runs nothing":                 {[]string{"--help"}, proc.Flags{}, false, false, ""},
+		"help runs nothing":                 {[]string{"--help"}, proc.Flags{}, false, false, "Usage: thing [flags]\n  -config"},
 		"an unknown flag is a mistake":      {[]string{"--fast"}, proc.Flags{}, false, true, ""},
 		"a stray argument is a mistake":     {[]string{"up"}, proc.Flags{}, false, true, ""},
 		"a health check takes the flags":    {[]string{"healthcheck", "--config", "a.yaml"}, proc.Flags{Config: "a.yaml", Healthcheck: true}, true, false, ""},

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/tocsin-dev/tocsin/internal/secret"
 )
@@ -46,10 +47,14 @@ func Loopback(host string) bool {
 }
 
 // Listen opens a TCP listener on the address that the setting called name gives.
-// The caller closes it. The error names the setting.
+// The caller closes it. The error names the setting and, where the port is taken,
+// says what to do.
 func Listen(name, addr string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
-	if err != nil {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s: another program listens on %s, perhaps another Tocsin: stop it, or set %s (%s) to another address",
+			name, addr, name, variableOf(name))
+	} else if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err // the address stands in our sentence already
 		}

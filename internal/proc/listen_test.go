@@ -51,7 +51,11 @@ func TestListenNamesTheSettingWhoseAddressIsTaken(t *testing.T) {
 	defer first.Close()
 	addr := first.Addr().String()
 	if _, err := proc.Listen("b.http_address", addr); err == nil ||
-		err.Error() != "b.http_address: listen on "+addr+": bind: address already in use" {
+		err.Error() != "b.http_address: another program listens on "+addr+", perhaps another Tocsin: stop it, "+
+			"or set b.http_address (TOCSIN_B_HTTP_ADDRESS) to another address" {
 		t.Errorf("got %v", err)
+	}
+	if _, err := proc.Listen("b.http_address", "192.0.2.1:1"); err == nil || !strings.HasPrefix(err.Error(), "b.http_address: listen on 192.0.2.1:1: ") {
+		t.Errorf("an address of no interface: %v", err)
 	}
 }

@@ -53,7 +53,7 @@ type Servers struct {
 }
 
 // ErrInUse says that another process holds the data directory.
-var ErrInUse = errors.New("the data directory is in use by another process")
+var ErrInUse = errors.New("the data directory is in use by another process: stop that one, or choose another directory with --data")
 
 // Start runs the servers on the data directory dir, which it makes when it is
 // missing. It returns when both serve. The error wraps ErrInUse when another
@@ -70,7 +70,7 @@ func Start(ctx context.Context, dir string, log *slog.Logger) (_ *Servers, err e
 		}
 	}()
 	if s.lock, err = lock(filepath.Join(dir, "lock")); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	if s.HistoryBytes, err = historyBytes(dir); err != nil {
 		return nil, fmt.Errorf("size the event history: %w", err)

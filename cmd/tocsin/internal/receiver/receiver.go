@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
@@ -172,14 +173,14 @@ func (r *Receiver) line(a alert) string {
 	}
 	return fmt.Sprintf("%s%s%s %s%-8s %-8s %-18s%s %s",
 		faint, at.Local().Format(time.TimeOnly), end,
-		start, word, a.Labels["severity"], a.Labels["alertname"], end, oneLine(detail))
+		start, word, oneLine(a.Labels["severity"]), oneLine(a.Labels["alertname"]), end, oneLine(detail))
 }
 
 // oneLine keeps a text that came from outside from moving the cursor or
 // starting a line of its own.
 func oneLine(text string) string {
 	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
+		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c
