@@ -100,9 +100,12 @@ func RequireToken(token secret.String, h http.Handler) http.Handler {
 
 // ReadBody returns the body of a request of at most limit bytes. It returns an
 // error of kind UnsupportedMedia when the Content-Type is none of types (no
-// types accept all), TooLarge when the body is longer than limit, and Invalid
+// types accept all) or the body is compressed, TooLarge when the body is longer than limit, and Invalid
 // when it breaks off.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, types ...string) ([]byte, error) {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return nil, fault.New(fault.UnsupportedMedia, "send the body without a Content-Encoding")
+	}
 	if len(types) > 0 {
 		media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if err != nil || !slices.Contains(types, media) {

@@ -170,6 +170,17 @@ func TestReadBodyWithoutTypesTakesAll(t *testing.T) {
 	}
 }
 
+func TestACompressedBodyIsRefused(t *testing.T) {
+	for coding, want := range map[string]error{"gzip": fault.UnsupportedMedia, "identity": nil, "": nil} {
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/", strings.NewReader("{}"))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Encoding", coding)
+		if _, err := proc.ReadBody(httptest.NewRecorder(), r, 3, "application/json"); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", coding, err, want)
+		}
+	}
+}
+
 func TestAnswerLogsWhatTheCallerDoesNotSee(t *testing.T) {
 	for name, test := range map[string]struct {
 		err    error

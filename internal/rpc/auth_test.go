@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
 
 	"github.com/tocsin-dev/tocsin/internal/fault"
 	"github.com/tocsin-dev/tocsin/internal/rpc"
@@ -48,6 +50,22 @@ func TestCallsNeedTheToken(t *testing.T) {
 	}
 	if text := f.log.String(); strings.Contains(text, "hunter") {
 		t.Errorf("the log shows a token:\n%s", text)
+	}
+}
+
+func TestACallOfWhatDoesNotExistIsToldWithAReason(t *testing.T) {
+	f := start(t, &notifier{}, rpc.ServerOptions{Token: "hunter2"})
+	for token, want := range map[secret.String]fault.Kind{"hunter2": fault.MethodNotAllowed, "": fault.Unauthenticated} {
+		conn := f.dial(t, rpc.DialOptions{Token: token})
+		for _, method := range []string{"/made.up.Service/Call", "/" + serviceName + "/MadeUp"} {
+			err := conn.Invoke(t.Context(), method, &notifyv1.WatermarkRequest{}, &notifyv1.WatermarkResponse{})
+			if !errors.Is(err, want) || status.Code(err) != want.Code() {
+				t.Errorf("%s with token %t: %v, want %v", method, token.Set(), err, want)
+			}
+		}
+	}
+	if got := count(t, f.reg, "tocsin_grpc_requests_total", codes.Unimplemented.String(), "unknown"); got != 2 {
+		t.Errorf("%v calls are counted as unknown, want 2: callers must not make up labels", got)
 	}
 }
 

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -24,7 +25,24 @@ type guard struct {
 	log      *slog.Logger
 	metrics  *metrics
 	stopping context.Context // ends when the server begins to stop
+	methods  map[string]bool // those of registered services; set before the first call
 }
+
+// know notes the methods that exist.
+func (g *guard) know(services map[string]grpc.ServiceInfo) {
+	g.methods = map[string]bool{}
+	for service, info := range services {
+		for _, m := range info.Methods {
+			g.methods["/"+service+"/"+m.Name] = true
+		}
+	}
+}
+
+// errUnknown answers calls of what does not exist.
+var errUnknown = fault.New(fault.MethodNotAllowed, "there is no such service or method here; reflection lists those that are")
+
+// unknownMethod stands for the methods that callers make up.
+const unknownMethod = "unknown"
 
 // errStopping is what streams end with when the server stops.
 var errStopping = fault.New(fault.Unavailable, "the server is stopping")
@@ -45,6 +63,10 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 
 func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	begin := time.Now()
+	if !g.methods[info.FullMethod] {
+		err := g.authorize(ss.Context(), unknownMethod)
+		return g.settle(ss.Context(), unknownMethod, cmp.Or(err, errUnknown), time.Since(begin))
+	}
 	ctx, cancel := context.WithCancelCause(ss.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(g.stopping, func() { cancel(errStopping) })()

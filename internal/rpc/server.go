@@ -94,6 +94,8 @@ func NewServer(o ServerOptions) *Server {
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 			grpc.UnaryInterceptor(g.unary),
 			grpc.StreamInterceptor(g.stream),
+			// Calls of what is not registered come to g.stream, which answers them.
+			grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknown }),
 		),
 		health: health.NewServer(),
 		guard:  g,
@@ -125,7 +127,10 @@ func (s *Server) SetServing(service string, serving bool) {
 // other calls get up to two seconds, and ln is closed. It returns an error when
 // the listener fails, and nil when it was stopped. Register all services before.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	s.reflect.Do(func() { reflection.Register(s.grpc) }) // both v1 and v1alpha
+	s.reflect.Do(func() {
+		reflection.Register(s.grpc) // both v1 and v1alpha
+		s.guard.know(s.grpc.GetServiceInfo())
+	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := s.grpc.Serve(ln); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
