@@ -295,7 +295,7 @@ func (s *story) transition(id string, kind alertv1.TransitionKind, labels ...str
 	}
 	return &alertv1.Transition{
 		Id: fmt.Sprint(id, kind, s.seq), Kind: kind, At: timestamppb.Now(), Alert: a,
-		Cause: &alertv1.Cause{LogId: "log1", Sequence: s.seq},
+		Cause: &alertv1.Cause{LogId: "001795611034-1795611034328212615", Sequence: s.seq},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -322,10 +323,16 @@ func check(req *notifyv1.NotifyRequest) error {
 	return nil
 }
 
+// logID is how alerters name their logs, so that the names sort by age. Any other
+// name may sort above all of theirs, and what they send would be dropped for good.
+var logID = regexp.MustCompile(`^[0-9]{12}-[0-9]{19}$`)
+
 func checkTransition(tr *alertv1.Transition) error {
 	switch {
 	case tr.GetCause().GetLogId() == "":
 		return errors.New("cause.log_id is missing")
+	case !logID.MatchString(tr.GetCause().GetLogId()):
+		return errors.New("cause.log_id is not 12 digits of a generation, - and 19 digits of a creation")
 	case tr.GetAlert().GetId() == "":
 		return errors.New("alert.id is missing")
 	case len(tr.GetAlert().GetId()) > maxID:

@@ -85,9 +85,12 @@ func at(logID string, seq uint64, index uint32) *alertv1.Transition {
 	return &alertv1.Transition{
 		Kind:  alertv1.TransitionKind_TRANSITION_KIND_FIRING,
 		Alert: &alertv1.Alert{Id: fmt.Sprint(logID, seq, index)},
-		Cause: &alertv1.Cause{LogId: logID, Sequence: seq, Index: index},
+		Cause: &alertv1.Cause{LogId: strings.ReplaceAll(logID, "log", theLog), Sequence: seq, Index: index},
 	}
 }
+
+// theLog is the name of the log that the tests call "log".
+const theLog = "001795611034-1795611034328212615"
 
 func batch(seqs ...uint64) *notifyv1.NotifyRequest {
 	req := &notifyv1.NotifyRequest{Partition: 3}
@@ -154,7 +157,7 @@ func TestABusySubjectIsAConflict(t *testing.T) {
 	m := &memory{}
 	for range 10 {
 		m.troubles = append(m.troubles, func(m *memory, _ func()) error {
-			m.messages = append(m.messages, []*alertv1.Transition{at("a-log", next, 0)})
+			m.messages = append(m.messages, []*alertv1.Transition{at("000000000001-0000000000000000001", next, 0)})
 			next++
 			return nil
 		})
@@ -245,6 +248,8 @@ func TestSenselessBatchesAreRefused(t *testing.T) {
 		{"out of order", batch(2, 1), "transitions[1]: its cause is not above the one before"},
 		{"the same cause twice", batch(2, 2), "transitions[1]: its cause is not above the one before"},
 		{"no cause", one(noCause), "transitions[0]: cause.log_id is missing"},
+		{"a cause that sorts above all others", one(at("zz", 1, 0)), "transitions[0]: cause.log_id is not 12 digits"},
+		{"a longer one", one(at(theLog+"0", 1, 0)), "transitions[0]: cause.log_id is not 12 digits"},
 		{"no alert", one(noAlert), "transitions[0]: alert.id is missing"},
 		{"no kind", one(noKind), "transitions[0]: kind TRANSITION_KIND_UNSPECIFIED is not known"},
 		{"a hole in the list", one(nil), "transitions[0]: cause.log_id is missing"},

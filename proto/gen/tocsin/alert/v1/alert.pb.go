@@ -631,8 +631,8 @@ func (x *ErrorGroup) GetFingerprint() string {
 // (log, sequence, index).
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The log: creation time of the EVENTS stream and its generation, as a
-	// string that sorts by age.
+	// The log: its generation in 12 digits, "-", and the creation time of the
+	// EVENTS stream in 19 digits of Unix nanoseconds. It sorts by age.
 	LogId string `protobuf:"bytes,1,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	// Sequence of the message in EVENTS.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
