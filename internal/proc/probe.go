@@ -38,13 +38,12 @@ func Probe(ctx context.Context, addr string) error {
 // ProbeURL returns nil when a GET of url is answered with 200. The error holds
 // what the answer says, in one line.
 func ProbeURL(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return Usage(fmt.Errorf("probe: %w", err))
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}} // one question, and no proxy
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}

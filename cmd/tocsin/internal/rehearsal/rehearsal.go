@@ -141,7 +141,7 @@ func serve(ctx context.Context, address string, h http.Handler, t cli.Terminal, 
 	if err != nil {
 		return err
 	}
-	defer ln.Close() //nolint:errcheck // closed by ServeHTTP, or never served
+	defer ln.Close() // ServeHTTP has closed it, unless it was never called
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })

@@ -39,6 +39,9 @@ func (s *screen) String() string {
 	return s.buf.String()
 }
 
+// client asks the servers of the tests.
+var client = &http.Client{Timeout: 10 * time.Second}
+
 var shownURL = regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+`)
 
 // start runs a command until the test ends and returns its address.
@@ -84,7 +87,7 @@ func status(t *testing.T, url, token string) int {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +143,7 @@ func TestReceivePrintsWhatIsSigned(t *testing.T) {
 		req.Header.Set("webhook-id", "msg_1")
 		req.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))
 		req.Header.Set("webhook-signature", signed)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
