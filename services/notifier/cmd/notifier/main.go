@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	_ "time/tzdata" // routes name time zones, and an image without a system has no files of them
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/proc"
