@@ -58,6 +58,17 @@ func Build(t testing.TB, folder string) string {
 	return program
 }
 
+// BuildPackage builds a program of a module that this one requires, such as
+// "github.com/nats-io/nats-server/v2", as name, and returns its path.
+func BuildPackage(t testing.TB, name, path string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), name)
+	if err := Compile(program, path); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
 // Compile builds the command with an import path, for tests whose processes are
 // shared by several tests.
 func Compile(program, path string) error {
