@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 .PHONY: help
 help: ## Say what make can do
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## Build the tocsin command into .tmp/bin
@@ -33,6 +33,12 @@ test: redis ## Install what the tests need and run them all
 	@# Under the race detector the simulated nights are shorter; here they are whole.
 	go test ./test/pack
 	go test -count=1 ./test/arch
+
+.PHONY: compose-test
+compose-test: ## Start deploy/compose.yaml, kill each container and compare what is told (needs a Docker Engine)
+	@# On Linux, images that were not pulled are stood in for by these.
+	@[ "$$(uname -s)" != Linux ] || test/install redis-server busybox
+	@go run ./test/compose
 
 .PHONY: redis
 redis:
