@@ -74,6 +74,7 @@ type past struct {
 // tracker the jobs that were followed and what was told of them.
 func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, inv *inventory.Inventory, account string, tracker *job.Tracker) (past, error) {
 	p := past{inventory: inv}
+	var alive time.Time // by the log's clock
 	token := event.Token(inventory.AccountTarget(account))
 	if err := recallTargets(ctx, conn, p.inventory); err != nil {
 		return p, err
@@ -89,10 +90,10 @@ func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, inv *inventor
 		}
 		p.inventory.Replay(e, last.Time)
 		if slot := e.GetAccountPolled().GetPollSlotMs(); slot > 0 {
-			p.lastSlot = time.UnixMilli(slot)
+			p.lastSlot, alive = time.UnixMilli(slot), last.Time
 		}
 	}
-	from, err := jobsSince(ctx, meta, account, time.Now())
+	from, err := jobsSince(ctx, meta, account, alive, time.Now())
 	if err != nil {
 		return p, err
 	}
@@ -184,11 +185,15 @@ func readKind(ctx context.Context, conn *bus.Conn, kind string, from time.Time, 
 
 func jobsKey(account string) string { return "collector." + account + ".jobs_since" }
 
-// jobsSince returns from when on the log tells all of the open jobs: 40 minutes
-// back, or from the start of the oldest job that was open when it was last
-// written down.
-func jobsSince(ctx context.Context, meta *bus.Bucket, account string, now time.Time) (time.Time, error) {
-	from := now.Add(-job.Memory)
+// jobsSince returns from when on the log tells all of the open jobs: from 40
+// minutes before the last sign of life of a collector, alive, however long ago
+// that is, or from the start of the oldest job that was open when it was last
+// written down. Where none is known to have lived, it is all of the log.
+func jobsSince(ctx context.Context, meta *bus.Bucket, account string, alive, now time.Time) (time.Time, error) {
+	if alive.After(now) {
+		alive = now
+	}
+	from := alive.Add(-job.Memory)
 	value, _, ok, err := meta.Get(ctx, jobsKey(account))
 	if err != nil {
 		return from, fmt.Errorf("read the oldest open job: %w", err)

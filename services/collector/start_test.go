@@ -51,15 +51,19 @@ func TestHowFarBackJobsAreRead(t *testing.T) {
 	meta := metaBucket(t, servertest.NATS(t).Conn(t))
 	now := time.Now().Truncate(time.Millisecond)
 	for name, test := range map[string]struct {
-		kept string // what is written down, if anything
-		want time.Duration
+		kept  string // what is written down, if anything
+		alive time.Time
+		want  time.Duration
 	}{
-		"40 minutes, of which ends are told":   {"", 40 * time.Minute},
-		"no less for a young job":              {fmt.Sprint(now.Add(-time.Minute).UnixMilli()), 40 * time.Minute},
-		"to the start of the oldest open job":  {fmt.Sprint(now.Add(-3 * time.Hour).UnixMilli()), 3*time.Hour + 5*time.Minute},
-		"no further than the log":              {fmt.Sprint(now.Add(-30 * 24 * time.Hour).UnixMilli()), 7 * 24 * time.Hour},
-		"what no job is open for is not older": {"0", 40 * time.Minute},
-		"what cannot be read is not older":     {"soon", 40 * time.Minute},
+		"40 minutes, of which ends are told":   {"", now, 40 * time.Minute},
+		"no less for a young job":              {fmt.Sprint(now.Add(-time.Minute).UnixMilli()), now, 40 * time.Minute},
+		"to the start of the oldest open job":  {fmt.Sprint(now.Add(-3 * time.Hour).UnixMilli()), now, 3*time.Hour + 5*time.Minute},
+		"no further than the log":              {fmt.Sprint(now.Add(-30 * 24 * time.Hour).UnixMilli()), now, 7 * 24 * time.Hour},
+		"what no job is open for is not older": {"0", now, 40 * time.Minute},
+		"what cannot be read is not older":     {"soon", now, 40 * time.Minute},
+		"before the night in which none lived": {"0", now.Add(-8 * time.Hour), 8*time.Hour + 40*time.Minute},
+		"all of the log where none ever lived": {"", time.Time{}, 7 * 24 * time.Hour},
+		"no less where its clock is ahead":     {"", now.Add(time.Hour), 40 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			account := fmt.Sprintf("a%x", name)
@@ -68,7 +72,7 @@ func TestHowFarBackJobsAreRead(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			from, err := jobsSince(t.Context(), meta, account, now)
+			from, err := jobsSince(t.Context(), meta, account, test.alive, now)
 			if err != nil || now.Sub(from) != test.want {
 				t.Errorf("read %v back, %v; want %v", now.Sub(from), err, test.want)
 			}
