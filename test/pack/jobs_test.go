@@ -24,6 +24,7 @@ const (
 	inProgress = eventv1.JobState_JOB_STATE_IN_PROGRESS
 	completed  = eventv1.JobState_JOB_STATE_COMPLETED
 	lost       = eventv1.JobState_JOB_STATE_LOST
+	unknown    = eventv1.JobState_JOB_STATE_OUTCOME_UNKNOWN
 )
 
 // fails says that n jobs of the endpoint failed, a second apart.
@@ -272,7 +273,7 @@ var followedProofs = []proof{
 				w.quiet(40 * time.Minute)
 				w.changing(img, w.life(img).sample, share(10, 0))
 				w.quiet(time.Minute)
-				w.JobIs(img, "forgotten", lost)
+				w.JobIs(img, "forgotten", unknown)
 				w.quiet(night)
 			}},
 		},
@@ -280,8 +281,11 @@ var followedProofs = []proof{
 }
 
 // follows registers a job and says that it is in a state.
-func (w *world) follows(id string, state eventv1.JobState) {
+func (w *world) follows(id string, state eventv1.JobState) { w.t.Helper(); w.follow(img, id, state) }
+
+// follow registers a job of an endpoint and says that it is in a state.
+func (w *world) follow(endpoint, id string, state eventv1.JobState) {
 	w.t.Helper()
-	w.Track(img, id)
-	w.JobIs(img, id, state)
+	w.Track(endpoint, id)
+	w.JobIs(endpoint, id, state)
 }

@@ -65,6 +65,7 @@ type job struct {
 	state      eventv1.JobState
 	registered time.Time // start of the following, or of the attempt
 	since      time.Time // when state was entered, as far as seen
+	known      time.Time // when RunPod, or who submitted it, last knew it
 	open       bool      // polled
 	ended      *list.Element
 }
@@ -108,7 +109,7 @@ func (t *Tracker) Register(key Key, now time.Time) (bool, error) {
 		j = &job{key: key, attempt: 1}
 		t.jobs[key] = j
 	}
-	j.registered = now
+	j.registered, j.known = now, now
 	t.setOpen(j, true)
 	return true, nil
 }
@@ -133,6 +134,9 @@ func (t *Tracker) Observe(key Key, o Observation, now time.Time, accept func(Tra
 	j, known := t.jobs[key]
 	if !known {
 		j = &job{key: key, attempt: 1, registered: now}
+	}
+	if o.Asked.After(j.known) {
+		j.known = o.Asked
 	}
 	attempt, news := j.next(o)
 	if !news {
@@ -195,7 +199,9 @@ func (t *Tracker) settle(j *job, accepted bool) {
 
 // Missing takes that RunPod does not know a job (404) at now; healthy says
 // whether it answers otherwise for that endpoint. A job that was not seen to end
-// is lost then, unless it was submitted a moment ago.
+// is lost then, unless it was submitted a moment ago. But where RunPod was not
+// asked, or did not answer, for as long as it keeps results, how the job ended
+// is unknown.
 func (t *Tracker) Missing(key Key, healthy bool, now time.Time, accept func(Transition) bool) bool {
 	j := t.jobs[key]
 	switch {
@@ -207,8 +213,11 @@ func (t *Tracker) Missing(key Key, healthy bool, now time.Time, accept func(Tran
 	case !healthy || now.Sub(j.registered) < grace:
 		return false
 	}
-	lost := &eventv1.JobTransitioned{State: eventv1.JobState_JOB_STATE_LOST}
-	return t.Observe(key, Observation{Fact: lost, Asked: now}, now, accept)
+	state := eventv1.JobState_JOB_STATE_LOST
+	if !j.watched(now) {
+		state = eventv1.JobState_JOB_STATE_OUTCOME_UNKNOWN
+	}
+	return t.Observe(key, Observation{Fact: &eventv1.JobTransitioned{State: state}, Asked: now}, now, accept)
 }
 
 // Next returns when an open job is to be polled after now, and false when it is
@@ -237,7 +246,7 @@ func (t *Tracker) Replay(endpoint string, e *eventv1.Event, at time.Time) {
 	case *eventv1.Event_JobRegistered:
 		key := Key{Endpoint: endpoint, ID: fact.JobRegistered.GetJobId()}
 		if t.jobs[key] == nil && t.open < t.opts.MaxOpen {
-			j := &job{key: key, attempt: 1, registered: at}
+			j := &job{key: key, attempt: 1, registered: at, known: at}
 			t.jobs[key] = j
 			t.setOpen(j, true)
 		}
@@ -255,7 +264,7 @@ func (t *Tracker) Replay(endpoint string, e *eventv1.Event, at time.Time) {
 		if told.GetAttempt() < j.attempt || told.GetAttempt() == j.attempt && rank(told.GetState()) <= rank(j.state) {
 			return
 		}
-		j.attempt, j.state, j.since = told.GetAttempt(), told.GetState(), at
+		j.attempt, j.state, j.since, j.known = told.GetAttempt(), told.GetState(), at, at
 		t.setOpen(j, !final(j.state))
 	}
 }

@@ -18,7 +18,6 @@ const (
 	completed = eventv1.JobState_JOB_STATE_COMPLETED
 	failed    = eventv1.JobState_JOB_STATE_FAILED
 	cancelled = eventv1.JobState_JOB_STATE_CANCELLED
-	lost      = eventv1.JobState_JOB_STATE_LOST
 )
 
 var (
@@ -63,6 +62,12 @@ func (b *bench) hook(state eventv1.JobState) {
 }
 
 func (b *bench) register() { _, _ = b.Register(j1, b.now) }
+
+// forgotten is a 404 after some time in which nobody asked.
+func (b *bench) forgotten(after time.Duration) {
+	b.now = b.now.Add(after)
+	b.Missing(j1, true, b.now, b.accept)
+}
 
 func TestWhatIsToldOfAJob(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -135,6 +140,29 @@ func TestWhatIsToldOfAJob(t *testing.T) {
 			b.now = b.now.Add(time.Hour)
 			b.Missing(j1, false, b.now, b.accept)
 		}, nil},
+		"a loss after hours in which RunPod knew it": {func(b *bench) {
+			for range 20 {
+				b.now = b.now.Add(20 * time.Minute)
+				b.poll(running)
+			}
+			b.forgotten(20 * time.Minute)
+		}, []string{"j1 1 IN_PROGRESS", "j1 1 LOST"}},
+		"no loss where it may have ended and been forgotten before anybody asked": {func(b *bench) {
+			b.poll(running)
+			b.forgotten(25 * time.Minute)
+			b.forgotten(time.Second)
+			b.hook(completed)
+		}, []string{"j1 1 IN_PROGRESS", "j1 1 OUTCOME_UNKNOWN"}},
+		"nor in a night in which nobody asked": {
+			func(b *bench) { b.forgotten(8 * time.Hour) },
+			[]string{"j1 1 OUTCOME_UNKNOWN"},
+		},
+		"another attempt after an outcome that is unknown": {func(b *bench) {
+			b.forgotten(8 * time.Hour)
+			b.register()
+			b.poll(queued)
+			b.forgotten(time.Minute)
+		}, []string{"j1 1 OUTCOME_UNKNOWN", "j1 2 IN_QUEUE", "j1 2 LOST"}},
 		"no loss after an end": {func(b *bench) {
 			b.poll(completed)
 			b.register()
@@ -150,6 +178,56 @@ func TestWhatIsToldOfAJob(t *testing.T) {
 				t.Errorf("told (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestALossIsOneOnlyWithinWhatRunPodKeeps(t *testing.T) {
+	for _, test := range []struct {
+		id     string
+		unseen time.Duration
+		want   string
+	}{
+		{"a", 25*time.Minute - 1, "LOST"},
+		{"a", 25 * time.Minute, "OUTCOME_UNKNOWN"},
+		{"sync-a", 50*time.Second - 1, "LOST"},
+		{"sync-a", 50 * time.Second, "OUTCOME_UNKNOWN"},
+	} {
+		key := job.Key{Endpoint: "ep", ID: test.id}
+		b := &bench{Tracker: tracker(1), now: noon.Add(test.unseen)}
+		if _, err := b.Register(key, noon); err != nil {
+			t.Fatal(err)
+		}
+		b.Missing(key, true, b.now, b.accept)
+		if diff := cmp.Diff([]string{test.id + " 1 " + test.want}, b.told); diff != "" {
+			t.Errorf("%s, not seen for %v (-want +got):\n%s", test.id, test.unseen, diff)
+		}
+	}
+}
+
+func TestARestartTellsNoLossOfWhatItDidNotSee(t *testing.T) {
+	entered := &eventv1.Event{Fact: &eventv1.Event_JobTransitioned{
+		JobTransitioned: &eventv1.JobTransitioned{JobId: "j1", Attempt: 1, State: running},
+	}}
+	for name, test := range map[string]struct {
+		away time.Duration
+		want []string
+	}{
+		"a short one": {time.Minute, []string{"j1 1 LOST"}},
+		"a long one":  {8 * time.Hour, []string{"j1 1 OUTCOME_UNKNOWN"}},
+	} {
+		b := &bench{Tracker: tracker(10), now: noon}
+		b.Replay("ep", entered, noon)
+		b.forgotten(test.away)
+		if diff := cmp.Diff(test.want, b.told); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	b := &bench{Tracker: tracker(10), now: noon.Add(8 * time.Hour)}
+	b.Replay("ep", entered, noon)
+	b.poll(running) // it is still there
+	b.forgotten(time.Minute)
+	if diff := cmp.Diff([]string{"j1 1 LOST"}, b.told); diff != "" {
+		t.Errorf("a job that outlived the night (-want +got):\n%s", diff)
 	}
 }
 

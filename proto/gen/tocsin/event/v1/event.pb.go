@@ -163,8 +163,12 @@ const (
 	JobState_JOB_STATE_TIMED_OUT JobState = 5
 	// Cancelled by its owner. Final.
 	JobState_JOB_STATE_CANCELLED JobState = 6
-	// RunPod no longer knows the job (404) and no final state was seen. Final.
+	// RunPod no longer knows the job (404) although it was asked often enough to
+	// have seen a final state: there was none. Final.
 	JobState_JOB_STATE_LOST JobState = 7
+	// RunPod no longer knows the job (404), and nobody asked for so long before
+	// that it may have ended in any way and been forgotten. Final.
+	JobState_JOB_STATE_OUTCOME_UNKNOWN JobState = 8
 )
 
 // Enum value maps for JobState.
@@ -178,16 +182,18 @@ var (
 		5: "JOB_STATE_TIMED_OUT",
 		6: "JOB_STATE_CANCELLED",
 		7: "JOB_STATE_LOST",
+		8: "JOB_STATE_OUTCOME_UNKNOWN",
 	}
 	JobState_value = map[string]int32{
-		"JOB_STATE_UNSPECIFIED": 0,
-		"JOB_STATE_IN_QUEUE":    1,
-		"JOB_STATE_IN_PROGRESS": 2,
-		"JOB_STATE_COMPLETED":   3,
-		"JOB_STATE_FAILED":      4,
-		"JOB_STATE_TIMED_OUT":   5,
-		"JOB_STATE_CANCELLED":   6,
-		"JOB_STATE_LOST":        7,
+		"JOB_STATE_UNSPECIFIED":     0,
+		"JOB_STATE_IN_QUEUE":        1,
+		"JOB_STATE_IN_PROGRESS":     2,
+		"JOB_STATE_COMPLETED":       3,
+		"JOB_STATE_FAILED":          4,
+		"JOB_STATE_TIMED_OUT":       5,
+		"JOB_STATE_CANCELLED":       6,
+		"JOB_STATE_LOST":            7,
+		"JOB_STATE_OUTCOME_UNKNOWN": 8,
 	}
 )
 
@@ -2563,7 +2569,7 @@ const file_tocsin_event_v1_event_proto_rawDesc = "" +
 	"\vSOURCE_POLL\x10\x01\x12\x12\n" +
 	"\x0eSOURCE_WEBHOOK\x10\x02\x12\x11\n" +
 	"\rSOURCE_CLIENT\x10\x03\x12\x11\n" +
-	"\rSOURCE_TOCSIN\x10\x04*\xcd\x01\n" +
+	"\rSOURCE_TOCSIN\x10\x04*\xec\x01\n" +
 	"\bJobState\x12\x19\n" +
 	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12JOB_STATE_IN_QUEUE\x10\x01\x12\x19\n" +
@@ -2572,7 +2578,8 @@ const file_tocsin_event_v1_event_proto_rawDesc = "" +
 	"\x10JOB_STATE_FAILED\x10\x04\x12\x17\n" +
 	"\x13JOB_STATE_TIMED_OUT\x10\x05\x12\x17\n" +
 	"\x13JOB_STATE_CANCELLED\x10\x06\x12\x12\n" +
-	"\x0eJOB_STATE_LOST\x10\a*\xf3\x01\n" +
+	"\x0eJOB_STATE_LOST\x10\a\x12\x1d\n" +
+	"\x19JOB_STATE_OUTCOME_UNKNOWN\x10\b*\xf3\x01\n" +
 	"\x10JobErrorCategory\x12\"\n" +
 	"\x1eJOB_ERROR_CATEGORY_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dJOB_ERROR_CATEGORY_VALIDATION\x10\x01\x12\x1e\n" +
