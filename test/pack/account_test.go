@@ -176,7 +176,7 @@ var accountProofs = []proof{
 				w.wellFor(10 * time.Minute)
 				w.StopAll()
 				w.quiet(ruletest.AccountInterval - time.Second)
-				leap(w.Harness, 20*time.Minute)
+				w.Sleep(20 * time.Minute)
 				w.quiet(ruletest.AccountInterval)
 				w.polled(allWell)
 				w.quiet(time.Hour)

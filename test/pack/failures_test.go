@@ -97,7 +97,7 @@ var failureProofs = []proof{
 				w.changing(img, busy, every(4, share(1, 0)))
 				w.pass(time.Hour)
 				w.StopAll()
-				leap(w.Harness, stop)
+				w.Sleep(stop)
 				w.Send(collectorStarted())
 				s := w.life(img).sample
 				s.Completed, s.Failed = s.Completed+450, s.Failed+29

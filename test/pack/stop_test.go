@@ -96,7 +96,7 @@ func TestAStopOfEightHoursChangesNothing(t *testing.T) {
 
 			f.Forget()
 			f.StopAll()
-			leap(f.Harness, stop)
+			f.Sleep(stop)
 			f.Send(first)
 			f.Advance(2 * time.Second)
 			if first.GetTick() != nil {
@@ -137,7 +137,7 @@ func TestManyStopsMakeNoSilence(t *testing.T) {
 		w.StopAll()
 		w.lives[0].change = nil
 		w.pass(10 * time.Second)
-		leap(w.Harness, stop)
+		w.Sleep(stop)
 	}
 	w.WantFiring()
 	w.WantPending()

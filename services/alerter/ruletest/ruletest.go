@@ -156,6 +156,18 @@ func (h *Harness) Advance(d time.Duration) {
 	}
 }
 
+// Sleep lets time pass in which nothing is published, as when everything is
+// stopped. What is repeated goes on after it, so whoever means the collector to
+// sleep too stops that before, and sends CollectorStarted after.
+func (h *Harness) Sleep(d time.Duration) {
+	h.now = h.now.Add(d)
+	for _, r := range h.repeated {
+		if r.next.Before(h.now) {
+			r.next = h.now
+		}
+	}
+}
+
 // due lists the targets whose samples are to be repeated now, by token.
 func (h *Harness) due() []string {
 	var tokens []string
