@@ -60,6 +60,14 @@ type Leases struct {
 	// previous names the leases that ended here against our will, or whose claim
 	// got no answer, until another is seen to have them.
 	previous map[string]struct{} // guarded by mu
+	// sightings are those that others have, as they were seen.
+	sightings map[string]sighting // guarded by mu
+}
+
+// sighting is what was last seen of a lease that another has.
+type sighting struct {
+	rev   uint64    // its revision
+	since time.Time // when that was first seen here
 }
 
 // claim is the value of a lease's key.
@@ -93,7 +101,7 @@ func (c *Conn) Leases(ctx context.Context, bucket string, o LeaseOptions) (*Leas
 		conn: c, bucket: b, opts: o, value: value,
 		held:     make(map[string]*Lease),
 		claiming: make(map[string]struct{}),
-		previous: make(map[string]struct{}),
+		previous: make(map[string]struct{}), sightings: make(map[string]sighting),
 	}, nil
 }
 
@@ -123,7 +131,8 @@ func (l *Leases) Claim(ctx context.Context, name string) (lease *Lease, ok bool,
 }
 
 // take writes our value as the claim on name. A key that holds it already is
-// taken over, since nobody else can have held it in between.
+// taken over, since nobody else can have held it in between, and so is one that
+// its holder does not renew.
 func (l *Leases) take(ctx context.Context, name string) (rev uint64, err error) {
 	rev, err = l.bucket.Create(ctx, name, l.value)
 	if !errors.Is(err, ErrExists) {
@@ -133,10 +142,37 @@ func (l *Leases) take(ctx context.Context, name string) (rev uint64, err error) 
 	if getErr != nil {
 		return 0, getErr
 	}
-	if !ok || !bytes.Equal(present, l.value) {
+	if !ok || !bytes.Equal(present, l.value) && !l.lapsed(name, rev, time.Now()) {
 		return 0, err
 	}
 	return l.bucket.Update(ctx, name, l.value, rev)
+}
+
+// lapsed notes that another's lease is at a revision, and reports whether it was
+// not renewed for twice the time that a lease lives, by the clock of this process.
+// The server frees it long before, but where its own clock was set back: it waits
+// until that has come back to where it was.
+func (l *Leases) lapsed(name string, rev uint64, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, known := l.sightings[name]
+	if !known || s.rev != rev {
+		l.sightings[name] = sighting{rev, now}
+		return false
+	}
+	return now.Sub(s.since) > 2*l.opts.TTL
+}
+
+// forget drops what was seen of leases that are no more. A list that is made while
+// leases are renewed may lack one that is there, so that takes its time.
+func (l *Leases) forget(present map[string]bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, s := range l.sightings {
+		if !present[name] && now.Sub(s.since) > 4*l.opts.TTL {
+			delete(l.sightings, name)
+		}
+	}
 }
 
 // setPrevious remembers that name was ours, or forgets it.
@@ -203,7 +239,9 @@ func (l *Leases) drop(lease *Lease, lost bool) {
 	}
 }
 
-// Owners returns who holds which lease, by the leases' names.
+// Owners returns who holds which lease, by the leases' names. Those that were not
+// renewed for twice as long as a lease lives while this process looked are
+// nobody's, whether the server freed them or not.
 func (l *Leases) Owners(ctx context.Context) (map[string]string, error) {
 	var owners map[string]string
 	err := l.conn.persist(ctx, l.bucket.kept(func(ctx context.Context) (err error) {
@@ -222,7 +260,7 @@ func (l *Leases) owners(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	defer watcher.Stop() //nolint:errcheck // the end of ctx stops it as well
-	owners := make(map[string]string)
+	owners, present, now := make(map[string]string), make(map[string]bool), time.Now()
 	for {
 		select {
 		case entry, open := <-watcher.Updates():
@@ -230,13 +268,17 @@ func (l *Leases) owners(ctx context.Context) (map[string]string, error) {
 				return nil, errDisconnected
 			}
 			if entry == nil { // all present values were delivered
+				l.forget(present, now)
 				return owners, nil
 			}
 			var c claim
 			if err := json.Unmarshal(entry.Value(), &c); err != nil {
 				return nil, fmt.Errorf("decode lease %s: %w", entry.Key(), err)
 			}
-			owners[entry.Key()] = c.Owner
+			present[entry.Key()] = true
+			if !l.lapsed(entry.Key(), entry.Revision(), now) {
+				owners[entry.Key()] = c.Owner
+			}
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

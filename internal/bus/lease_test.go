@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
@@ -17,6 +18,15 @@ import (
 func quick(owner string) bus.LeaseOptions {
 	return bus.LeaseOptions{
 		Owner: owner, TTL: time.Second, Renew: 100 * time.Millisecond, StopAfter: 500 * time.Millisecond,
+		Grace: time.Nanosecond,
+	}
+}
+
+// slow makes leases with room for a machine that stands still for a second and a
+// half.
+func slow(owner string) bus.LeaseOptions {
+	return bus.LeaseOptions{
+		Owner: owner, TTL: 2 * time.Second, Renew: 50 * time.Millisecond, StopAfter: 1900 * time.Millisecond,
 		Grace: time.Nanosecond,
 	}
 }
@@ -49,6 +59,48 @@ func refuseClaim(t *testing.T, why string, l *bus.Leases, name string) {
 	if lease, ok, err := l.Claim(patient(t), name); ok || err != nil || lease != nil {
 		t.Errorf("%s: claiming gives %v, %v, %v, want no and no error", why, lease, ok, err)
 	}
+}
+
+// TestALeaseThatIsNotRenewedIsTakenThoughTheServerKeepsIt has a holder vanish
+// from a server that frees no lease any more, as one does whose clock was set
+// back. A lease that is renewed stays its holder's.
+func TestALeaseThatIsNotRenewedIsTakenThoughTheServerKeepsIt(t *testing.T) {
+	t.Parallel()
+	s := servertest.NATS(t)
+	p, c := proxied(t, s)
+	vanishing, staying, waiting := openLeases(t, c, slow("vanishing")), openLeases(t, s.Conn(t), slow("staying")), openLeases(t, s.Conn(t), slow("waiting"))
+	raw, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(raw.Close)
+	js, err := raw.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := js.StreamInfo("KV_leases")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.Config.MaxAge = time.Hour
+	if _, err := js.UpdateStream(&info.Config); err != nil {
+		t.Fatal(err)
+	}
+	claim(t, vanishing, "gone")
+	held := claim(t, staying, "kept")
+	p.Cut()
+	eventually(t, "the lease that nobody renews is taken", func() bool {
+		refuseClaim(t, "it is renewed", waiting, "kept")
+		_, ok, err := waiting.Claim(patient(t), "gone")
+		return ok && err == nil
+	})
+	if !held.Valid() {
+		t.Error("the lease that is renewed is not valid")
+	}
+	eventually(t, "the owners are those that renew", func() bool {
+		owners, err := waiting.Owners(patient(t))
+		return err == nil && owners["gone"] == "waiting" && owners["kept"] == "staying"
+	})
 }
 
 // proxied connects to s through a proxy.
@@ -126,10 +178,6 @@ func TestLeaseClaimedTwiceAtOnceIsHeldOnce(t *testing.T) {
 func TestLeaseOutlivesItsTTLByRenewals(t *testing.T) {
 	t.Parallel()
 	s := servertest.NATS(t)
-	// Room for a machine that stands still for a second and a half.
-	slow := func(owner string) bus.LeaseOptions {
-		return bus.LeaseOptions{Owner: owner, TTL: 2 * time.Second, Renew: 50 * time.Millisecond, StopAfter: 1900 * time.Millisecond}
-	}
 	a := openLeases(t, s.Conn(t), slow("a"))
 	b := openLeases(t, s.Conn(t), slow("b"))
 	held := claim(t, a, "kept")
