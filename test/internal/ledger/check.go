@@ -85,6 +85,24 @@ func Order(entries []Entry, strict bool) (wrong []string) {
 	return wrong
 }
 
+// Names returns what is wrong with how often alerts were told that are alone in
+// their messages: each of their states has one message, however often it came.
+func Names(entries []Entry) (wrong []string) {
+	type state struct{ id, status string }
+	first := map[state]string{}
+	for _, e := range entries {
+		if len(e.Alerts) != 1 {
+			continue
+		}
+		s := state{e.Alerts[0].ID, e.Alerts[0].Status}
+		if name, known := first[s]; known && name != e.ID {
+			wrong = append(wrong, fmt.Sprintf("that alert %s is %s was told as %s and as %s", s.id, s.status, name, e.ID))
+		}
+		first[s] = e.ID
+	}
+	return wrong
+}
+
 func sortedIDs(by map[string][]Alert) []string {
 	ids := make([]string, 0, len(by))
 	for id := range by {
