@@ -67,9 +67,7 @@ func (l *link) wait(ctx context.Context) error {
 // bound returns a child of ctx that also ends when the connection is lost or
 // limit has passed, whichever is first.
 func (l *link) bound(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
-	l.mu.Lock()
-	epoch := l.epoch
-	l.mu.Unlock()
+	epoch := l.present()
 	ctx, cancelCause := context.WithCancelCause(ctx)
 	ctx, cancelLimit := context.WithTimeout(ctx, limit)
 	stop := context.AfterFunc(epoch, func() { cancelCause(context.Cause(epoch)) })
@@ -80,12 +78,11 @@ func (l *link) bound(ctx context.Context, limit time.Duration) (context.Context,
 	}
 }
 
-// onFall calls f when the present epoch ends. The returned function cancels
-// that.
-func (l *link) onFall(f func()) (stop func() bool) {
+// present returns the present epoch.
+func (l *link) present() context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return context.AfterFunc(l.epoch, f)
+	return l.epoch
 }
 
 // restoredSince reports whether the connection came back less than d before now.

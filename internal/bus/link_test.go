@@ -113,18 +113,19 @@ func TestLinkTellsAReturnFromTheFirstConnection(t *testing.T) {
 	}
 }
 
-func TestLinkCallsBackWhenItFalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLink()
-		l.rise(time.Now(), true)
-		var called, cancelled int
-		l.onFall(func() { called++ })
-		l.onFall(func() { cancelled++ })()
-		l.fall(errDisconnected)
-		l.fall(errDisconnected)
-		synctest.Wait()
-		if called != 1 || cancelled != 0 {
-			t.Errorf("called %d times, and %d times after it was cancelled", called, cancelled)
-		}
-	})
+func TestAnEpochEndsWithTheConnection(t *testing.T) {
+	l := newLink()
+	l.rise(time.Now(), true)
+	epoch := l.present()
+	if epoch.Err() != nil {
+		t.Fatal("it ended while the connection is up")
+	}
+	l.fall(errDisconnected)
+	l.rise(time.Now(), false)
+	if !errors.Is(context.Cause(epoch), errDisconnected) {
+		t.Errorf("it ended by %v, want %v", context.Cause(epoch), errDisconnected)
+	}
+	if l.present().Err() != nil {
+		t.Error("the one after it ended too")
+	}
 }

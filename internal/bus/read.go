@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// heartbeat is how often the server speaks up when there is nothing to
-	// read; two missing ones mean that the read is dead.
+	// heartbeat is how often the server speaks up when there is nothing to read,
+	// and how long a read waits before it does what is to be done in between.
 	heartbeat = time.Second
 	// pullExpiry is the life of one pull request. An orphaned one costs the
 	// server no more than that.
@@ -24,6 +24,10 @@ const (
 	consumerIdle = 30 * time.Second
 	// forgetLimit bounds the courtesy of deleting a consumer at the end.
 	forgetLimit = time.Second
+	// quietTurns is after how many quiet heartbeats a read asks whether its consumer
+	// is still there: the client begins to count missing heartbeats anew with each
+	// wait, and a consumer that is lost with its server in a cluster says nothing.
+	quietTurns = 5
 )
 
 // errGap means that the server skipped a message of this read.
@@ -103,6 +107,8 @@ type reader struct {
 
 // run reads until something breaks. It leaves a verdict if that was handle.
 func (r *reader) run(ctx context.Context) error {
+	// The consumer dies with the server, which may be before it is first used.
+	epoch := r.conn.link.present()
 	consumer, err := r.subscribe(ctx)
 	if err != nil {
 		return err
@@ -122,10 +128,8 @@ func (r *reader) run(ctx context.Context) error {
 	}
 	defer messages.Stop()
 	defer context.AfterFunc(ctx, messages.Stop)()
-	// The consumer dies with the server, and its heartbeats would be missed for
-	// two seconds before that shows.
-	defer r.conn.link.onFall(messages.Stop)()
-	return r.drain(ctx, messages)
+	defer context.AfterFunc(epoch, messages.Stop)()
+	return r.drain(ctx, consumer, messages)
 }
 
 // subscribe creates a consumer that starts at the next message.
@@ -194,10 +198,16 @@ func (r *reader) forget(consumer string) {
 	}
 }
 
-func (r *reader) drain(ctx context.Context, messages jetstream.MessagesContext) error {
+func (r *reader) drain(ctx context.Context, consumer jetstream.Consumer, messages jetstream.MessagesContext) error {
+	quiet := 0
 	for delivered := uint64(1); ; delivered++ {
 		m, err := messages.Next(jetstream.NextMaxWait(heartbeat))
 		if errors.Is(err, nats.ErrTimeout) {
+			if quiet++; quiet%quietTurns == 0 {
+				if err := r.ask(ctx, consumer); err != nil {
+					return err
+				}
+			}
 			if r.opts.Idle != nil && ctx.Err() == nil && r.conn.Connected() {
 				r.opts.Idle()
 			}
@@ -207,6 +217,7 @@ func (r *reader) drain(ctx context.Context, messages jetstream.MessagesContext) 
 		if err != nil {
 			return err
 		}
+		quiet = 0
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read metadata: %w", err)
@@ -231,4 +242,16 @@ func (r *reader) drain(ctx context.Context, messages jetstream.MessagesContext) 
 		r.next = meta.Sequence.Stream + 1
 		r.last = Mark{Seq: meta.Sequence.Stream, Time: meta.Timestamp}
 	}
+}
+
+// ask returns an error unless the server knows the consumer.
+func (r *reader) ask(ctx context.Context, consumer jetstream.Consumer) error {
+	err := r.conn.once(ctx, attemptLimit, func(ctx context.Context) error {
+		_, err := consumer.Info(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ask for the consumer: %w", translate(err))
+	}
+	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -127,6 +129,38 @@ func TestReadOutlivesRestartsWithoutLossOrRepetition(t *testing.T) {
 	}
 	if err := <-published; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReadOutlivesARestartWhileItBegins restarts the server at other moments of a
+// read's beginning: its consumer may be gone before it is first used.
+func TestReadOutlivesARestartWhileItBegins(t *testing.T) {
+	t.Parallel()
+	s, c := open(t, stream())
+	publish(t, c, "test.a", 1)
+	first, _, err := c.At(patient(t), "TEST", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 12 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		enough := errors.New("enough")
+		ended := make(chan error, 1)
+		o := bus.ReadOptions{Stream: "TEST", From: uint64(i) + 2, Known: []bus.Mark{{Seq: 1, Time: first.Time}}}
+		s.Stop()
+		go func() { ended <- c.Read(ctx, o, func(bus.Delivery) error { return enough }) }()
+		s.Start(t) // the read begins as soon as the connection is back
+		for !c.Connected() {
+			runtime.Gosched()
+		}
+		timer := time.NewTimer(time.Duration(i) * 100 * time.Microsecond)
+		<-timer.C
+		s.Restart(t)
+		publish(t, c, fmt.Sprint("test.", i), 1)
+		if err := <-ended; !errors.Is(err, enough) {
+			t.Errorf("%d: the read ended with %v", i, err)
+		}
+		cancel()
 	}
 }
 

@@ -33,14 +33,14 @@ func (s *NATSServer) Backup(t testing.TB) *Backup {
 // KV_ before its name, an object store's OBJ_.
 func (b *Backup) Restore(t testing.TB, streams ...string) {
 	t.Helper()
-	if len(streams) == 0 {
-		streams = []string{""}
-	} else {
-		for i, name := range streams {
-			streams[i] = filepath.Join(server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", name)
-		}
+	paths := []string{"."}
+	if len(streams) > 0 {
+		paths = nil
 	}
-	for _, path := range streams {
+	for _, name := range streams {
+		paths = append(paths, filepath.Join(server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", name))
+	}
+	for _, path := range paths {
 		to := filepath.Join(b.server.opts.StoreDir, path)
 		if err := errors.Join(os.RemoveAll(to), os.CopyFS(to, os.DirFS(filepath.Join(b.dir, path)))); err != nil {
 			t.Fatalf("put the copy of the NATS server's directory back: %v", err)
