@@ -101,7 +101,7 @@ func (s *suite) latencyAt(ctx context.Context, rate int, always bool) (err error
 	}
 	s.addLatency(rate, always, flips, bare)
 	setting := fmt.Sprintf("%d alerts/s, %s", rate, syncName(always))
-	for _, name := range []string{"nats", "redis", "alerter", "notifier"} {
+	for _, name := range processes {
 		s.add(setting, report.Figure{
 			Name: "cpu of " + name + " per alert", Unit: report.Microseconds,
 			Value: float64(after[name].CPU-before[name].CPU) / float64(len(flips.all)) / float64(time.Microsecond),

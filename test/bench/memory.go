@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tocsin-dev/tocsin/test/bench/internal/facts"
 	"github.com/tocsin-dev/tocsin/test/bench/internal/report"
@@ -55,11 +56,8 @@ func memory(ctx context.Context, s *suite) (err error) {
 	if err != nil {
 		return err
 	}
-	stop, err := w.Profile(ctx, 0, a.Service, w.notifier)
+	rest, err := w.atRest(ctx, a)
 	if err != nil {
-		return err
-	}
-	if err := stop(); err != nil {
 		return err
 	}
 	setting := fmt.Sprintf("%d targets, %d polls of each", fleet.Targets, s.sizes.history)
@@ -72,13 +70,46 @@ func memory(ctx context.Context, s *suite) (err error) {
 	per("Redis, per target", used, usedAfter)
 	s.add(setting, report.Figure{Name: "alerter, heap in use", Value: float64(heapAfter.InUse) / (1 << 20), Unit: report.MiB})
 	s.addHeld(setting, w)
+	for _, name := range processes {
+		s.add(setting, report.Figure{Name: "processors of " + name + " at rest", Value: rest[name], Unit: report.Cores})
+	}
 	return nil
 }
+
+// restFor is how long nothing is published when the cost of that is measured:
+// leases are renewed, and time goes on.
+const restFor = 5 * time.Second
+
+// atRest returns how many processors each process uses while nothing happens.
+func (w *world) atRest(ctx context.Context, a *alerter) (map[string]float64, error) {
+	w.suite.progress.step("at rest")
+	stop, err := w.Profile(ctx, restFor, a.Service, w.notifier)
+	if err != nil {
+		return nil, err
+	}
+	before, began := w.Usage(), time.Now()
+	timer := time.NewTimer(restFor)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	took := time.Since(began).Seconds()
+	rest := map[string]float64{}
+	for name, after := range w.Usage() {
+		rest[name] = (after.CPU - before[name].CPU).Seconds() / took
+	}
+	return rest, stop()
+}
+
+// processes are those that a target or an alert costs something.
+var processes = []string{"alerter", "notifier", "nats", "redis"}
 
 // addHeld adds what each process held at most.
 func (s *suite) addHeld(setting string, w *world) {
 	usage := w.Usage()
-	for _, name := range []string{"alerter", "notifier", "nats", "redis"} {
+	for _, name := range processes {
 		if peak := usage[name].Peak; peak > 0 { // else the system does not tell
 			s.add(setting, report.Figure{Name: "peak memory of " + name, Value: float64(peak) / (1 << 20), Unit: report.MiB})
 		}
