@@ -34,6 +34,10 @@ test: redis ## Install what the tests need and run them all
 	go test ./test/pack
 	go test -count=1 ./test/arch
 
+.PHONY: fault
+fault: redis ## Break the whole by plans drawn from seeds: SEED=7 plays one again, RUNS=200 makes many
+	go test -count=1 -v -timeout 0 -run 'TestNothingIsLostOrInvented' ./test/fault -args -seed $(or $(SEED),0) -runs $(or $(RUNS),1)
+
 .PHONY: compose-test
 compose-test: ## Start deploy/compose.yaml, kill each container and compare what is told (needs a Docker Engine)
 	@# On Linux, images that were not pulled are stood in for by these.
