@@ -24,7 +24,8 @@ type Config struct {
 // DefaultConfig returns a server at its usual address on this machine.
 func DefaultConfig() Config { return Config{URL: DefaultURL} }
 
-// Validate returns every mistake at once, each by its key.
+// Validate returns every mistake at once, each by its key, but those of the
+// password's file, which Apply returns.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.URL == "" {

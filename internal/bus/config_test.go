@@ -14,8 +14,12 @@ func TestConfig(t *testing.T) {
 		t.Errorf("the default: %v", err)
 	}
 	bad := bus.Config{Password: "a", PasswordFile: "b", Replicas: 9}
-	want := "url: it is empty\npassword and password_file are both set: keep one of them\nreplicas: 9 is not between 0 and 5"
+	want := "url: it is empty\nreplicas: 9 is not between 0 and 5"
 	if err := bad.Validate(); err == nil || err.Error() != want {
+		t.Errorf("got %v, want\n%s", err, want)
+	}
+	want = "nats.password: set here and by nats.password_file: keep one of them"
+	if err := bad.Apply(&bus.Options{}); err == nil || err.Error() != want {
 		t.Errorf("got %v, want\n%s", err, want)
 	}
 }

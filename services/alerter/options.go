@@ -83,7 +83,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate returns every mistake at once, each by its key.
+// Validate returns every mistake at once, each by its key, but those of tokens'
+// files, which Apply returns.
 func (c *Config) Validate() error {
 	var errs []error
 	token := c.Token

@@ -199,7 +199,8 @@ func DefaultConfig() Config {
 // usual one for every 20,000 targets.
 func (c *Config) lists() int64 { return int64(max(c.MaxTargets/defaultMaxTargets, 1)) }
 
-// Validate returns every mistake at once, each by its key.
+// Validate returns every mistake at once, each by its key, but those of secrets'
+// files, which [Options.Check] returns.
 func (c *Config) Validate() error {
 	var errs []error
 	token := c.Token

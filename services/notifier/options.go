@@ -61,7 +61,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate returns every mistake at once, each by its key.
+// Validate returns every mistake at once, each by its key, but those of tokens'
+// files, which Apply returns.
 func (c *Config) Validate() error {
 	token := c.Token
 	var errs []error
