@@ -11,7 +11,7 @@
 //
 //   - an alert that fired while it was routed here and not inhibited, nor had
 //     been within the hold, is told; if it is over before that, it is told once,
-//     as resolved;
+//     as resolved, to those who want to hear of ends;
 //   - what was told as firing is told as resolved later, also when it is
 //     inhibited or routed elsewhere by then, or when its receiver was renamed or
 //     has another URL; not when the receiver is gone;
