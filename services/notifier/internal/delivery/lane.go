@@ -138,10 +138,15 @@ func (c *Core) adopt(a *alert) {
 // settle removes an alert of which the receiver knows enough. The alert must be
 // known to be over, so that a replay of ALERTS cannot make it news again.
 func (c *Core) settle(l *lane, a *alert) {
-	delete(l.members, a.id)
-	a.lanes = slices.DeleteFunc(a.lanes, func(other *lane) bool { return other == l })
+	l.remove(a)
 	c.forget(a)
 	c.close(l)
+}
+
+// remove ends the membership of an alert.
+func (l *lane) remove(a *alert) {
+	delete(l.members, a.id)
+	a.lanes = slices.DeleteFunc(a.lanes, func(other *lane) bool { return other == l })
 }
 
 // close removes a lane that has nothing left to tell.

@@ -117,14 +117,20 @@ func (c *Core) move(from *lane, to route.Way, now time.Time) {
 	if from.pending != nil {
 		c.out.Superseded = append(c.out.Superseded, from.key)
 	}
-	owed := &deliveryv1.Moved{From: from.proto(), To: from.proto()}
-	owed.To.Receiver, owed.To.Integration = to.Receiver, to.Integration
+	var owed []*deliveryv1.MemberState
 	for _, id := range slices.Sorted(maps.Keys(from.members)) {
 		if s, ok := c.legacy(from, from.members[id], key); ok {
-			owed.Members = append(owed.Members, s)
+			owed = append(owed, s)
 		}
 	}
-	c.record(now, from, &deliveryv1.Record{Fact: &deliveryv1.Record_Moved{Moved: owed}})
+	for done := false; !done; {
+		// A record must fit into the journal, however many alerts a group has.
+		n := min(len(owed), maxMentions)
+		step := &deliveryv1.Moved{From: from.proto(), To: from.proto(), Members: owed[:n], Done: n == len(owed)}
+		step.To.Receiver, step.To.Integration = to.Receiver, to.Integration
+		c.record(now, from, &deliveryv1.Record{Fact: &deliveryv1.Record_Moved{Moved: step}})
+		owed, done = owed[n:], step.GetDone()
+	}
 }
 
 // legacy returns what the lane to goes on with of an alert whose lane from is left,
@@ -157,20 +163,29 @@ func (c *Core) legacy(from *lane, m *member, to route.Lane) (*deliveryv1.MemberS
 	return s, here
 }
 
-// applyMoved leaves a lane and lets another one owe what it owed. The journal is
-// read before the alerts, so this must not depend on what they say.
+// applyMoved leaves a lane, or some of its alerts, and lets another one owe what it
+// owed. The journal is read before the alerts, so this must not depend on what they
+// say.
 func (c *Core) applyMoved(moved *deliveryv1.Moved) {
 	to := c.laneOf(moved.GetTo())
-	if from := c.lanes[keyOf(moved.GetFrom())]; from != nil && from != to {
+	from := c.lanes[keyOf(moved.GetFrom())]
+	if from != nil {
 		to.toldAt = later(to.toldAt, from.toldAt)
-		c.leave(from)
+		c.replace(from, nil)
 	}
 	for _, s := range moved.GetMembers() {
-		m := to.member(c.alert(s.GetAlertId()))
+		a := c.alert(s.GetAlertId())
+		if from != nil {
+			from.remove(a)
+		}
+		m := to.member(a)
 		m.due, m.committed = m.due || s.GetDue(), m.committed || s.GetCommitted()
 		if s.GetToldVersion() > m.toldVersion || m.told == alertv1.AlertState_ALERT_STATE_UNSPECIFIED {
 			m.told, m.toldVersion = s.GetTold(), s.GetToldVersion()
 		}
+	}
+	if from != nil && moved.GetDone() {
+		c.leave(from)
 	}
 	c.close(to)
 }
@@ -179,9 +194,8 @@ func (c *Core) applyMoved(moved *deliveryv1.Moved) {
 func (c *Core) leave(l *lane) {
 	c.replace(l, nil)
 	for _, m := range l.members {
-		m.alert.lanes = slices.DeleteFunc(m.alert.lanes, func(other *lane) bool { return other == l })
+		l.remove(m.alert)
 	}
-	clear(l.members)
 	c.close(l)
 }
 

@@ -762,16 +762,18 @@ func (x *Dropped) GetId() string {
 
 // Moved says that a lane is left because its integration is not configured any
 // more, and that the lane of the same group at the integration in its place owes
-// what the first one owed.
+// what the first one owed. A lane of many alerts is left in several steps.
 type Moved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The lane that is left; its message, if any, will not be attempted.
 	From *Lane `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	// The lane that goes on.
 	To *Lane `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	// What the second lane has to go on with. Alerts of the first lane that are
-	// missing here are told anew, or nothing more is to be told of them.
-	Members       []*MemberState `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	// What the second lane has to go on with, at most 500 alerts.
+	Members []*MemberState `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	// Whether this is the last step. Alerts that are still in the first lane then
+	// are told anew, or nothing more is to be told of them.
+	Done          bool `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -825,6 +827,13 @@ func (x *Moved) GetMembers() []*MemberState {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *Moved) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
 }
 
 // Way is one integration of a receiver.
@@ -1341,11 +1350,12 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12=\n" +
 	"\fnext_attempt\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vnextAttempt\"\x19\n" +
 	"\aDropped\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x9a\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xae\x01\n" +
 	"\x05Moved\x12,\n" +
 	"\x04from\x18\x01 \x01(\v2\x18.tocsin.delivery.v1.LaneR\x04from\x12(\n" +
 	"\x02to\x18\x02 \x01(\v2\x18.tocsin.delivery.v1.LaneR\x02to\x129\n" +
-	"\amembers\x18\x03 \x03(\v2\x1f.tocsin.delivery.v1.MemberStateR\amembers\"C\n" +
+	"\amembers\x18\x03 \x03(\v2\x1f.tocsin.delivery.v1.MemberStateR\amembers\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"C\n" +
 	"\x03Way\x12\x1a\n" +
 	"\breceiver\x18\x01 \x01(\tR\breceiver\x12 \n" +
 	"\vintegration\x18\x02 \x01(\tR\vintegration\"\x98\x04\n" +
