@@ -184,8 +184,8 @@ func (c *Conn) lost(err error) {
 }
 
 func (c *Conn) returned() {
+	c.metrics.reconnects.Inc() // before the return shows
 	c.metrics.connected.Set(1)
-	c.metrics.reconnects.Inc()
 	c.link.rise(time.Now(), false)
 	c.log.Info("connection to NATS is back")
 }
