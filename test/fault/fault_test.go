@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func seeds() []uint64 {
 		now := time.Now().UTC()
 		first = uint64(now.Year()*10_000 + int(now.Month())*100 + now.Day())
 		if *runs == 1 {
-			return append(fixed[:len(fixed):len(fixed)], first)
+			return append(slices.Clip(fixed), first)
 		}
 	}
 	all := make([]uint64, *runs)

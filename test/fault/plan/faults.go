@@ -133,8 +133,10 @@ const leastOffset, mostOffset = 2 * time.Second, 20 * time.Minute
 
 // lossy are the faults that lose what NATS holds. One in lossyOf runs has one.
 var lossy = []Fault{
-	{Kind: Wipe, Who: NATS}, {Kind: Wipe, Who: NATS, Part: Events},
-	{Kind: Rollback, Who: NATS}, {Kind: Rollback, Who: NATS, Part: Events},
+	{Kind: Wipe, Who: NATS},
+	{Kind: Wipe, Who: NATS, Part: Events},
+	{Kind: Rollback, Who: NATS},
+	{Kind: Rollback, Who: NATS, Part: Events},
 }
 
 // Loses tells whether the plan loses what a stream holds.
