@@ -13,9 +13,9 @@ import (
 	"github.com/tocsin-dev/tocsin/services/collector/runpod"
 )
 
-func answering(t *testing.T, body string) *runpod.Client {
+func answering(t *testing.T, body string, change ...func(*runpod.Options)) *runpod.Client {
 	t.Helper()
-	return serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+	return serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }, change...)
 }
 
 func TestEndpointsKeepWhatIsThereAndNothingElse(t *testing.T) {
@@ -385,6 +385,9 @@ func TestFinalStatesAreFour(t *testing.T) {
 	}
 }
 
+// unhurried leaves time to read 20 MB under the race detector.
+func unhurried(o *runpod.Options) { o.Timeout = time.Minute }
+
 func TestAJobWithALargeOutputIsReadAndOneWithALargeRestIsNot(t *testing.T) {
 	t.Parallel()
 	large := strings.Repeat("x", 5<<20)
@@ -393,7 +396,7 @@ func TestAJobWithALargeOutputIsReadAndOneWithALargeRestIsNot(t *testing.T) {
 		t.Errorf("5 MiB of output: %+v, %v; want COMPLETED", got, err)
 	}
 	sync := strings.Repeat("y", 20_000_000) // the largest result that RunPod keeps
-	if got, err = answering(t, `{"id":"job-1","output":"`+sync+`","status":"COMPLETED"}`).JobStatus(t.Context(), "ep1", "job-1"); err != nil || got.Status != runpod.JobCompleted {
+	if got, err = answering(t, `{"id":"job-1","output":"`+sync+`","status":"COMPLETED"}`, unhurried).JobStatus(t.Context(), "ep1", "job-1"); err != nil || got.Status != runpod.JobCompleted {
 		t.Errorf("20 MB of output: %+v, %v; want COMPLETED", got, err)
 	}
 	_, err = answering(t, `{"id":"job-1","error":[1`+strings.Repeat(",1", 1<<20)+`],"status":"FAILED"}`).JobStatus(t.Context(), "ep1", "job-1")
