@@ -74,9 +74,8 @@ func (p *Partition) course(a *alert, f expr.FieldID, at int64) *alertv1.Series {
 		return nil
 	}
 	s := &alertv1.Series{Field: name}
-	bus := p.clock.busAt(at)
-	for _, step := range list[i].Points(bus, a.rule.window, maxPoints) {
-		s.Points = append(s.Points, p.point(step, bus))
+	for _, step := range list[i].Points(at, a.rule.window, maxPoints) {
+		s.Points = append(s.Points, p.point(step, at))
 	}
 	return s
 }
@@ -105,8 +104,8 @@ func (p *Partition) errorGroups(a *alert, at int64) []*alertv1.ErrorGroup {
 		}
 		count := f.total
 		if found && i < len(f.series) {
-			if n, ok := f.series[i].Increase(p.clock.busAt(at), min(a.rule.window, p.program.failures[i].length)); ok {
-				count = int64(n.Least)
+			if n, ok := f.series[i].Increase(at, min(a.rule.window, p.program.failures[i].length)); ok {
+				count = int64(n)
 			}
 		}
 		if count == 0 && a.category == "" {
