@@ -3,6 +3,7 @@ package foreign
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"math/rand/v2"
 	"net/http"
@@ -80,8 +81,11 @@ func TestAnInventoryAsTheOpenAPIFileAllowsIt(t *testing.T) {
 	// A tenth comes and goes, and names change.
 	more, morePods := fresh(20, 20)
 	endpoints, pods = append(endpoints[20:], more...), append(pods[20:], morePods...)
-	for _, one := range append(endpoints[:20:20], pods[:20]...) {
-		one["name"] = "renamed " + g.word()
+	for _, listed := range [][]map[string]any{endpoints, pods} {
+		for i := range 20 {
+			listed[i] = maps.Clone(listed[i]) // what is served may be read at this moment
+			listed[i]["name"] = "renamed " + g.word()
+		}
 	}
 	w.rest.set(endpoints, pods)
 	w.awaitFleet(t, s, query, endpoints, pods)
