@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -138,6 +139,60 @@ func TestWhatIsLookedForByItselfIsOnlyToldWhenAlertmanagerRefusesTheFile(t *test
 		got := mistakesIn(t, c.text)
 		if len(got) != 1 || !strings.HasPrefix(got[0], c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestMergesAreReadAsAlertmanagerReadsThem(t *testing.T) {
+	s := parse(t, `route: {receiver: a}
+receivers:
+- &a
+  name: a
+  webhook_configs: [{url: http://example.com/}]
+- <<: *a
+  name: b
+`)
+	if len(s.Integrations) != 2 || s.Integrations[1].Receiver != "b" || s.Integrations[1].Format != FormatAlertmanager {
+		t.Errorf("integrations %+v", s.Integrations)
+	}
+	got := mistakesIn(t, `route: {receiver: a}
+receivers:
+- &a
+  name: a
+  tocsin_configs: [{url: http://example.com/}]
+- <<: *a
+  name: b
+`)
+	if len(got) != 1 || got[0] != `routes.yml:6:3: receiver "b": tocsin_configs cannot come through a merge (<<): write them out` {
+		t.Errorf("ours through a merge: %q", got)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("route: {receiver: a}\nreceivers:\n- name: a\n  tocsin_configs:\n  - {url: http://x, timeout: 3s, http_config: {basic_auth: {username: u}}}\n")
+	f.Add("route: &r {receiver: a, routes: [*r], matchers: [a=b]}\nreceivers: [*r, null, 7]\n")
+	f.Add("receivers:\n- &a {name: a, webhook_configs: [null, {url: x}]}\n- <<: [*a, *a]\n")
+	f.Add("inhibit_rules: [{source_matchers: x}]\ntime_intervals: [{}]\nglobal: []\ntemplates: {}\ntracing:\n  x: [\n")
+	f.Add("? [a]\n: b\nroute:\n  mute_time_intervals: &m [x]\n  active_time_intervals: *m\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if s, err := Parse("routes.yml", []byte(text), "/nowhere"); (s == nil) == (err == nil) {
+			t.Errorf("settings %v and error %v", s, err)
+		}
+	})
+}
+
+// Alertmanager's reader refuses both; ours must come that far.
+func TestAliasesThatNeverEndAreRefused(t *testing.T) {
+	bomb := "x0: &x0 {receiver: ops, routes: []}\n"
+	for i := range 40 {
+		bomb += fmt.Sprintf("x%[2]d: &x%[2]d {receiver: ops, routes: [*x%[1]d, *x%[1]d]}\n", i, i+1)
+	}
+	for name, text := range map[string]string{
+		"a route within itself": "route: &r {receiver: ops, routes: [*r]}\nreceivers: [{name: ops}]\n",
+		"a route of 2^40":       bomb + "route: *x40\nreceivers: [{name: ops}]\n",
+	} {
+		if got := mistakesIn(t, text); len(got) == 0 {
+			t.Errorf("%s is taken", name)
 		}
 	}
 }

@@ -18,10 +18,12 @@ import (
 type reader struct {
 	name     string
 	dir      string
+	root     *yaml.Node
 	lines    [][]byte
 	own      map[string][]Integration // of tocsin_configs, by receiver
 	webhooks map[string][]*yaml.Node  // of webhook_configs, by receiver
 	names    map[string]bool          // of receivers, while mistakes are looked for
+	seen     map[*yaml.Node]bool      // routes
 	uncut    bool                     // something that Alertmanager does not read is left in the lines
 	mistakes []mistake
 }
@@ -109,7 +111,16 @@ func (r *reader) document(root *yaml.Node) {
 	}
 }
 
+// route looks at each route once: aliases can make a route its own child, and a few
+// lines a tree without end.
 func (r *reader) route(n *yaml.Node) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if r.seen[n] {
+		return
+	}
+	r.seen[n] = true
 	for i, p := range pairs(n) {
 		switch p.key.Value {
 		case "mute_time_intervals", "active_time_intervals":
@@ -139,6 +150,12 @@ func (r *reader) receiver(n *yaml.Node) {
 			r.own[name] = r.tocsin(name, p.value)
 			if !r.cut(n, i) {
 				r.mistake(p.key, "write a receiver with tocsin_configs in block style, one key per line")
+			}
+		case p.key.Tag == "!!merge":
+			for _, m := range append(items(p.value), p.value) {
+				if slices.ContainsFunc(pairs(m), func(q pair) bool { return q.key.Value == "tocsin_configs" }) {
+					r.mistake(p.key, "receiver %q: tocsin_configs cannot come through a merge (<<): write them out", name)
+				}
 			}
 		case key == "webhook_configs":
 			r.webhooks[name] = items(p.value)

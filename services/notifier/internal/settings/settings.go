@@ -157,12 +157,13 @@ func Parse(name string, text []byte, dir string) (*Settings, error) {
 	}
 	r := &reader{
 		name: name, dir: dir, lines: bytes.Split(text, []byte("\n")),
-		own: map[string][]Integration{}, webhooks: map[string][]*yaml.Node{},
+		own: map[string][]Integration{}, webhooks: map[string][]*yaml.Node{}, seen: map[*yaml.Node]bool{},
 	}
 	root := &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1} // of an empty file
 	if len(doc.Content) > 0 {
 		root = doc.Content[0]
 	}
+	r.root = root
 	r.document(root)
 	conf, err := config.Load(string(bytes.Join(r.lines, []byte("\n"))))
 	if err != nil {
@@ -230,7 +231,10 @@ func (s *Settings) Sends() bool {
 // webhook takes the i-th of Alertmanager's webhook_configs of a receiver over.
 // Alertmanager ends longer attempts with the group's interval, hence the bound.
 func (r *reader) webhook(receiver string, i int, w *webhook.WebhookConfig) Integration {
-	at := r.webhooks[receiver][i]
+	at := r.root // where a merge brings it
+	if nodes := r.webhooks[receiver]; i < len(nodes) {
+		at = nodes[i]
+	}
 	in := Integration{
 		Receiver: receiver, Name: nameOf("webhook", FormatAlertmanager, string(w.URL), w.URLFile), Format: FormatAlertmanager,
 		Place: r.place(at), SendResolved: w.SendResolved(), MaxAlerts: int(min(w.MaxAlerts, 1<<31-1)),
