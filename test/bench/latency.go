@@ -59,7 +59,7 @@ func (s *suite) latencyAt(ctx context.Context, rate int, always bool) (err error
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	bare, err := w.bare(ctx, rate)
 	if err != nil {
 		return fmt.Errorf("bare path: %w", err)

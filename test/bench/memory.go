@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +18,7 @@ func memory(ctx context.Context, s *suite) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	fleet := facts.Fleet{Targets: s.sizes.memory}
 	a, err := w.alerter(ctx, "alerter", nil)
 	if err != nil {

@@ -24,7 +24,7 @@ func polling(ctx context.Context, s *suite) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	n, interval := s.sizes.endpoints, s.sizes.poll
 	url, stop, err := simulate(n)
 	if err != nil {

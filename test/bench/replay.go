@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -33,7 +32,7 @@ func replay(ctx context.Context, s *suite) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	fleet := facts.Fleet{Targets: s.sizes.targets}
 	a, err := w.known(ctx, fleet)
 	if err != nil {
@@ -63,7 +62,7 @@ func replay(ctx context.Context, s *suite) (err error) {
 	if err := w.Redis.FlushAll(ctx); err != nil {
 		return err
 	}
-	last, err := w.end(ctx)
+	last, err := w.last(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,7 +94,7 @@ func (s *suite) replayLive(ctx context.Context, w *world, a *alerter, log stretc
 	var took time.Duration
 	var reads float64
 	err := w.underLoad(ctx, func(ctx context.Context) error {
-		last, err := w.end(ctx)
+		last, err := w.last(ctx)
 		if err != nil {
 			return err
 		}

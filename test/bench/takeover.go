@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -18,7 +17,7 @@ func takeover(ctx context.Context, s *suite) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	fleet := facts.Fleet{Targets: s.sizes.targets}
 	a, err := w.known(ctx, fleet)
 	if err != nil {
@@ -53,7 +52,7 @@ func takeover(ctx context.Context, s *suite) (err error) {
 		if err := a.kill(); err != nil {
 			return err
 		}
-		last, err := w.end(ctx)
+		last, err := w.last(ctx)
 		if err != nil {
 			return err
 		}

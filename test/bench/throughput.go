@@ -35,7 +35,7 @@ func (s *suite) throughputOn(ctx context.Context, always bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	fleet := facts.Fleet{Targets: s.sizes.targets}
 	a, err := w.known(ctx, fleet)
 	if err != nil {
@@ -130,7 +130,7 @@ type stretch struct {
 
 // fill publishes rounds of polls, and returns where they are.
 func (w *world) fill(ctx context.Context, fleet facts.Fleet, rounds int) (stretch, error) {
-	before, err := w.end(ctx)
+	before, err := w.last(ctx)
 	if err != nil {
 		return stretch{}, err
 	}
@@ -152,7 +152,7 @@ func (w *world) fill(ctx context.Context, fleet facts.Fleet, rounds int) (stretc
 	if err != nil {
 		return stretch{}, err
 	}
-	last, err := w.end(ctx)
+	last, err := w.last(ctx)
 	return stretch{first: before + 1, last: last, events: int(last - before)}, err
 }
 

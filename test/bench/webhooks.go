@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tocsin-dev/tocsin/internal/rpc"
@@ -22,6 +25,9 @@ const (
 	// perCall is how many alerts a call of Notify brings at most. The alerter
 	// sends up to 500, or 508 KiB: at 2.5 KiB each those are 200.
 	perCall = 200
+	// firstRepeat and lastRepeat bound the pause before a call is repeated, as an
+	// alerter's do.
+	firstRepeat, lastRepeat = 50 * time.Millisecond, 2 * time.Second
 	// posters is how many requests are on their way when posts are measured by
 	// themselves.
 	posters = 64
@@ -45,7 +51,7 @@ func (s *suite) webhooksOn(ctx context.Context, always bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = w.end(err) }()
 	conn, err := rpc.Dial(w.notifier.GRPC, rpc.DialOptions{})
 	if err != nil {
 		return fmt.Errorf("connect to the notifier: %w", err)
@@ -61,9 +67,10 @@ func (s *suite) webhooksOn(ctx context.Context, always bool) (err error) {
 	}
 	before := w.Usage()
 	began := time.Now()
+	var repeated atomic.Int64
 	g, calling := errgroup.WithContext(ctx)
 	for partition := range partitions {
-		g.Go(func() error { return fire(calling, client, partition, n) })
+		g.Go(func() error { return fire(calling, client, partition, n, &repeated) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -98,7 +105,7 @@ func (s *suite) webhooksOn(ctx context.Context, always bool) (err error) {
 	setting := fmt.Sprintf("%d alerts, %s", n, syncName(always))
 	s.add(setting, report.Figure{
 		Name: "alerts", Value: float64(n-lost) / took.Seconds(), Unit: report.PerSecond, Goal: new(5000.0), Raw: &posted, RawName: "posts alone",
-		Note: fmt.Sprintf("all accepted after %.1f s; bodies of %d bytes", accepted.Seconds(), len(arrivals[0].Body)),
+		Note: fmt.Sprintf("all accepted after %.1f s, %d calls repeated; bodies of %d bytes", accepted.Seconds(), repeated.Load(), len(arrivals[0].Body)),
 	})
 	mib := func(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 	s.add(setting, report.Figure{Name: "peak memory of the notifier", Value: mib(after["notifier"].Peak), Unit: report.MiB, Goal: new(250.0)})
@@ -115,19 +122,29 @@ func (s *suite) webhooksOn(ctx context.Context, always bool) (err error) {
 	return nil
 }
 
-// fire tells those of n alerts that are in a partition, one call after another.
-func fire(ctx context.Context, client notifyv1.NotifierServiceClient, partition, n int) error {
+// fire tells those of n alerts that are in a partition, one call after another,
+// and repeats calls as an alerter does.
+func fire(ctx context.Context, client notifyv1.NotifierServiceClient, partition, n int, repeated *atomic.Int64) error {
 	var batch []*alertv1.Transition
 	send := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		_, err := client.Notify(ctx, &notifyv1.NotifyRequest{Partition: uint32(partition), OwnerToken: "bench", Transitions: batch})
-		if err != nil {
-			return fmt.Errorf("notify: %w", err)
+		for wait := firstRepeat; ; wait = min(2*wait, lastRepeat) {
+			_, err := client.Notify(ctx, &notifyv1.NotifyRequest{Partition: uint32(partition), OwnerToken: "bench", Transitions: batch})
+			if status.Code(err) != codes.Unavailable {
+				batch = nil
+				return err
+			}
+			repeated.Add(1)
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return ctx.Err()
+			}
 		}
-		batch = nil
-		return nil
 	}
 	for i := partition; i < n; i += partitions {
 		if batch = append(batch, firing(i)); len(batch) == perCall {

@@ -59,7 +59,7 @@ func (s *suite) world(ctx context.Context, always, keep bool, part string) (*wor
 	}
 	w := &world{Rig: r, suite: s}
 	if err := w.equip(ctx, keep); err != nil {
-		return nil, errors.Join(err, w.close())
+		return nil, w.end(err)
 	}
 	return w, nil
 }
@@ -78,15 +78,19 @@ func (w *world) equip(ctx context.Context, keep bool) (err error) {
 	return err
 }
 
-func (w *world) close() error {
+// end ends everything. After a failure the logs of all processes stay, and the
+// error that it returns says where.
+func (w *world) end(failed error) error {
 	if w.conn != nil {
 		w.conn.Close()
 	}
-	err := w.Close()
 	if w.hook != nil {
-		w.hook.Close()
+		defer w.hook.Close()
 	}
-	return err
+	if failed != nil {
+		return fmt.Errorf("%w\nlogs: %s", errors.Join(failed, w.Stop()), w.Dir())
+	}
+	return w.Close()
 }
 
 // alerter starts an alerter that saves no snapshots of its own accord.
@@ -162,8 +166,8 @@ func every(ctx context.Context, what string, f func() (done bool, err error)) er
 	}
 }
 
-// end returns the last sequence of the event log.
-func (w *world) end(ctx context.Context) (uint64, error) {
+// last returns the last sequence of the event log.
+func (w *world) last(ctx context.Context) (uint64, error) {
 	s, err := w.conn.StreamState(ctx, bus.EventsStream)
 	return s.LastSeq, err
 }
@@ -179,7 +183,7 @@ func (w *world) settle(ctx context.Context, a *alerter) error {
 	}
 	var last uint64
 	if err := every(ctx, "the log names the rules", func() (done bool, err error) {
-		last, err = w.end(ctx)
+		last, err = w.last(ctx)
 		return last >= partitions, err
 	}); err != nil {
 		return err

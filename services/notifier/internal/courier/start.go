@@ -131,6 +131,11 @@ func (c *Courier) decode(ctx context.Context, d bus.Delivery) delivery.AlertMess
 		return m
 	}
 	m.Partition, m.Transitions = partition, b.GetTransitions()
+	for _, t := range m.Transitions {
+		if e := t.GetAlert().GetEvidence(); e != nil {
+			e.Series = nil // no message tells them, and they are most of what waits here
+		}
+	}
 	return m
 }
 

@@ -69,8 +69,20 @@ func New(ctx context.Context, o Options) (*Rig, error) {
 	return r, nil
 }
 
+// Dir is where the processes keep their data and their logs.
+func (r *Rig) Dir() string { return r.dir }
+
 // Close ends all processes and removes their data.
 func (r *Rig) Close() error {
+	err := r.Stop()
+	if e := os.RemoveAll(r.dir); e != nil {
+		err = errors.Join(err, fmt.Errorf("remove the data: %w", e))
+	}
+	return err
+}
+
+// Stop ends all processes and leaves their data.
+func (r *Rig) Stop() error {
 	var errs []error
 	for _, s := range slices.Backward(r.services) {
 		errs = append(errs, s.Stop())
@@ -80,9 +92,6 @@ func (r *Rig) Close() error {
 	}
 	if r.NATS != nil {
 		r.NATS.process.kill()
-	}
-	if err := os.RemoveAll(r.dir); err != nil {
-		errs = append(errs, fmt.Errorf("remove the data: %w", err))
 	}
 	return errors.Join(errs...)
 }
