@@ -25,6 +25,8 @@ const (
 	// perCall is how many alerts a call of Notify brings at most. The alerter
 	// sends up to 500, or 508 KiB: at 2.5 KiB each those are 200.
 	perCall = 200
+	// callers is how many calls are in flight at once, as an alerter's.
+	callers = 8
 	// firstRepeat and lastRepeat bound the pause before a call is repeated, as an
 	// alerter's do.
 	firstRepeat, lastRepeat = 50 * time.Millisecond, 2 * time.Second
@@ -69,6 +71,7 @@ func (s *suite) webhooksOn(ctx context.Context, always bool) (err error) {
 	began := time.Now()
 	var repeated atomic.Int64
 	g, calling := errgroup.WithContext(ctx)
+	g.SetLimit(callers)
 	for partition := range partitions {
 		g.Go(func() error { return fire(calling, client, partition, n, &repeated) })
 	}

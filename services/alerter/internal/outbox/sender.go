@@ -22,6 +22,11 @@ const (
 	// callTimeout bounds one call. The notifier answers after one write to
 	// JetStream, milliseconds; 10 s is its worst moment, a change of leader.
 	callTimeout = 10 * time.Second
+	// callsAtOnce bounds the calls in flight, of all partitions together: 8 batches
+	// of 508 KiB are 4 MiB on their way and about 20 in the notifier's memory, and
+	// keep its two processors and the one log that it writes them to busy. All 64
+	// at once made it lose its lease on a busy machine.
+	callsAtOnce = 8
 	// firstWait and longestWait bound the pause after a failed call. The longest
 	// is what a returned notifier may wait for its first alert.
 	firstWait   = 50 * time.Millisecond
@@ -46,7 +51,8 @@ type Sender struct {
 	client Client
 	log    *slog.Logger
 	errors *prometheus.CounterVec
-	said   atomic.Int64 // when a failed call was last logged, Unix nanoseconds
+	calls  chan struct{} // has a token for each call in flight
+	said   atomic.Int64  // when a failed call was last logged, Unix nanoseconds
 
 	sent, kept, lightened, refused prometheus.Counter
 }
@@ -59,6 +65,7 @@ func NewSender(client Client, log *slog.Logger, r prometheus.Registerer) *Sender
 	s := &Sender{
 		client:    client,
 		log:       log,
+		calls:     make(chan struct{}, callsAtOnce),
 		sent:      counter("sent_total", "Transitions that the notifier stored."),
 		kept:      counter("kept_total", "Times that the notifier refused a transition that is kept and sent again. Its partition waits behind it; a newer notifier may take it."),
 		lightened: counter("lightened_total", "Times that a part of the evidence was taken out of a transition that was too large."),
@@ -181,6 +188,12 @@ func (s *Sender) watermark(ctx context.Context, partition uint32, q *Queue) erro
 }
 
 func (s *Sender) notify(ctx context.Context, partition uint32, token string, q *Queue, batch []*alertv1.Transition) error {
+	select {
+	case s.calls <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.calls }()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := s.client.Notify(ctx, &notifyv1.NotifyRequest{

@@ -124,3 +124,48 @@ func TestSender(t *testing.T) {
 		})
 	}
 }
+
+// slow is a notifier that takes a second for each call, and counts them.
+type slow struct {
+	store
+	now, most int
+}
+
+func (s *slow) Notify(ctx context.Context, in *notifyv1.NotifyRequest, opts ...grpc.CallOption) (*notifyv1.NotifyResponse, error) {
+	s.mu.Lock()
+	s.now++
+	s.most = max(s.most, s.now)
+	s.mu.Unlock()
+	time.Sleep(time.Second)
+	s.mu.Lock()
+	s.now--
+	s.mu.Unlock()
+	return &notifyv1.NotifyResponse{Watermark: in.GetTransitions()[len(in.GetTransitions())-1].GetCause()}, nil
+}
+
+func TestFewBatchesAreOnTheirWayAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const partitions = 64
+		ctx, cancel := context.WithCancel(t.Context())
+		notifier := &slow{}
+		s := NewSender(notifier, slog.New(slog.DiscardHandler), nil)
+		queues := make([]*Queue, partitions)
+		var senders sync.WaitGroup
+		for p := range queues {
+			queues[p] = NewQueue([]*alertv1.Transition{transition(uint64(p+1), 0)}, nil)
+			senders.Go(func() { _ = s.Run(ctx, p, "me", queues[p]) })
+		}
+		time.Sleep(partitions / callsAtOnce * time.Second)
+		synctest.Wait()
+		for p, q := range queues {
+			if n := q.Len(); n != 0 {
+				t.Errorf("%d transitions of partition %d still wait", n, p)
+			}
+		}
+		if notifier.most != callsAtOnce {
+			t.Errorf("%d calls were in flight at once, want %d", notifier.most, callsAtOnce)
+		}
+		cancel()
+		senders.Wait()
+	})
+}
