@@ -48,7 +48,7 @@ func runTiny(b *testing.B, each benchmark) {
 		b.Fatal(err)
 	}
 	var log bytes.Buffer
-	f := flags{sizes: tiny, sync: "default,always", data: dir}
+	f := flags{sizes: tiny, sync: "always", data: dir}
 	s, err := newSuite(b.Context(), &f, newProgress(&log))
 	if err != nil {
 		b.Fatal(err)

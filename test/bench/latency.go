@@ -71,7 +71,7 @@ func (s *suite) latencyAt(ctx context.Context, rate int, always bool) (err error
 	if err := w.settle(ctx, a); err != nil {
 		return err
 	}
-	measured := time.Duration(s.sizes.seconds) * time.Second
+	measured := s.sizes.measured()
 	warmUp := min(longestWarmUp, measured)
 	flips := newFlips(rate, warmUp, measured)
 	if err := flips.prepare(ctx, w.conn); err != nil {
@@ -167,7 +167,7 @@ func (w *world) bare(ctx context.Context, rate int) (report.Percentiles, error) 
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 	defer client.CloseIdleConnections()
 
-	f := newFlips(rate, bareWarmUp, min(bareFor, time.Duration(w.suite.sizes.seconds)*time.Second))
+	f := newFlips(rate, bareWarmUp, min(bareFor, w.suite.sizes.measured()))
 	f.from, f.still = bareFrom, true
 	reading, stop := context.WithCancel(ctx)
 	var posts sync.WaitGroup

@@ -82,12 +82,13 @@ const restFor = 5 * time.Second
 // atRest returns how many processors each process uses while nothing happens.
 func (w *world) atRest(ctx context.Context, a *alerter) (map[string]float64, error) {
 	w.suite.progress.step("at rest")
-	stop, err := w.Profile(ctx, restFor, a.Service, w.notifier)
+	d := min(restFor, w.suite.sizes.measured())
+	stop, err := w.Profile(ctx, d, a.Service, w.notifier)
 	if err != nil {
 		return nil, err
 	}
 	before, began := w.Usage(), time.Now()
-	timer := time.NewTimer(restFor)
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

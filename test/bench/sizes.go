@@ -39,6 +39,9 @@ var (
 	}
 )
 
+// measured is how long a rate is measured, and bounds what else takes seconds.
+func (s *sizes) measured() time.Duration { return time.Duration(s.seconds) * time.Second }
+
 func (s *sizes) register(set *flag.FlagSet) {
 	set.IntVar(&s.seconds, "seconds", s.seconds, "latency: how many seconds each rate is measured, after up to 3 that do not count")
 	set.StringVar(&s.rates, "rates", s.rates, "latency: alerts per second, separated by commas")

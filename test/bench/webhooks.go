@@ -37,6 +37,9 @@ const (
 	seriesLength = 30
 )
 
+// logID names a log as the alerter does: by its generation and its creation.
+const logID = "000000000001-0000000000000000001"
+
 // webhooks measures a notifier by itself: distinct alerts, each in a group of
 // its own, from the calls of Notify to the arrival of the last webhook.
 func webhooks(ctx context.Context, s *suite) error {
@@ -197,7 +200,7 @@ func firing(i int) *alertv1.Transition {
 	}
 	return &alertv1.Transition{
 		Id: "t" + id, Kind: alertv1.TransitionKind_TRANSITION_KIND_FIRING, At: now, Alert: a,
-		Cause: &alertv1.Cause{LogId: "bench", Sequence: uint64(i) + 1},
+		Cause: &alertv1.Cause{LogId: logID, Sequence: uint64(i) + 1},
 	}
 }
 
