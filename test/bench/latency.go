@@ -85,6 +85,10 @@ func (s *suite) latencyAt(ctx context.Context, rate int, always bool) (err error
 	if err != nil {
 		return err
 	}
+	alerter, err := a.Metrics(ctx)
+	if err != nil {
+		return err
+	}
 	before := w.Usage()
 	if err := flips.run(ctx, w.conn, s.progress); err != nil {
 		return err
@@ -96,11 +100,18 @@ func (s *suite) latencyAt(ctx context.Context, rate int, always bool) (err error
 	if err := stop(); err != nil {
 		return err
 	}
+	alerterAfter, err := a.Metrics(ctx)
+	if err != nil {
+		return err
+	}
 	if err := flips.judge(ctx, w); err != nil {
 		return err
 	}
 	s.addLatency(rate, always, flips, bare)
 	setting := fmt.Sprintf("%d alerts/s, %s", rate, syncName(always))
+	s.add(setting, report.Figure{
+		Name: "a commit to Redis, mean", Value: 1000 * alerterAfter.Mean(alerter, "tocsin_alerter_commit_seconds"), Unit: report.Milliseconds,
+	})
 	for _, name := range processes {
 		s.add(setting, report.Figure{
 			Name: "cpu of " + name + " per alert", Unit: report.Microseconds,

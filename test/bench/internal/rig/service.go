@@ -176,6 +176,22 @@ func (m Metrics) Sum(name string) float64 {
 	return sum
 }
 
+// Mean returns the mean of what a histogram observed since before was read.
+func (m Metrics) Mean(before Metrics, name string) float64 {
+	var sum, count float64
+	for i, all := range []Metrics{before, m} {
+		for _, metric := range all[name].GetMetric() {
+			sign := float64(2*i - 1)
+			sum += sign * metric.GetHistogram().GetSampleSum()
+			count += sign * float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	if count == 0 {
+		return 0
+	}
+	return sum / count
+}
+
 // Profile writes processor profiles of the services and of NATS, from now until
 // the returned function is called, and then profiles of their heaps. NATS, which
 // must be told beforehand how long to watch, is watched for d. Without a place for
