@@ -24,9 +24,12 @@ type key string
 
 func (k key) Reveal() string { return string(k) }
 
-// patient is longer than any test answer takes and short enough to fail a test
-// that hangs.
+// patient is as long as a client waits by itself.
 const patient = 10 * time.Second
+
+// hanging ends a test that hangs, also on a machine that is busy with others. No
+// test answer takes a hundredth of it by itself.
+const hanging = 2 * time.Minute
 
 // serve returns a client of a server with the given handler.
 func serve(t *testing.T, h http.HandlerFunc, change ...func(*runpod.Options)) *runpod.Client {
@@ -34,7 +37,7 @@ func serve(t *testing.T, h http.HandlerFunc, change ...func(*runpod.Options)) *r
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	opts := runpod.Options{
-		APIKey: key(testKey), RESTURL: srv.URL + "/v2", ServerlessURL: srv.URL + "/runtime/v2", Timeout: patient,
+		APIKey: key(testKey), RESTURL: srv.URL + "/v2", ServerlessURL: srv.URL + "/runtime/v2", Timeout: hanging,
 	}
 	for _, c := range change {
 		c(&opts)

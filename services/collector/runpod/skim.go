@@ -59,17 +59,54 @@ const maxKeyBytes = 16
 
 // Write takes the next bytes of the object.
 func (s *skimmer) Write(p []byte) (int, error) {
-	for _, b := range p {
-		if s.inString {
-			s.text(b)
-		} else {
-			s.structure(b)
+	for rest := p; len(rest) > 0; {
+		n := 1
+		switch run := s.plain(rest); {
+		case run > 0:
+			n = run
+			s.takePlain(rest[:n])
+		case s.inString:
+			s.text(rest[0])
+		default:
+			s.structure(rest[0])
 		}
+		rest = rest[n:]
 		if int64(s.to.Len()) > s.max {
 			return 0, fmt.Errorf("%w: more than %d bytes beside its output", errTooLarge, s.max)
 		}
 	}
 	return len(p), nil
+}
+
+// maxRun bounds a look ahead, so that a text of nothing but escapes is not looked
+// through again from each of them.
+const maxRun = 512
+
+// plain returns how many bytes of a string's content come next, before its end or
+// an escape. An output of 20 MB is mostly these.
+func (s *skimmer) plain(p []byte) int {
+	if !s.inString || s.inKey || s.escaped || s.hex > 0 {
+		return 0
+	}
+	p = p[:min(len(p), maxRun)]
+	if end := bytes.IndexByte(p, '"'); end >= 0 {
+		p = p[:end]
+	}
+	if escape := bytes.IndexByte(p, '\\'); escape >= 0 {
+		p = p[:escape]
+	}
+	return len(p)
+}
+
+// takePlain takes bytes of a string's content that hold no escape.
+func (s *skimmer) takePlain(p []byte) {
+	if s.dropping || s.cut {
+		return
+	}
+	kept := max(min(len(p), maxStringBytes-s.length), 0) // an escape may have gone beyond it
+	s.to.Write(p[:kept])
+	s.length += kept
+	s.cut = kept < len(p)
 }
 
 // text takes a byte within a string.

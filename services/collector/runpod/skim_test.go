@@ -12,10 +12,17 @@ import (
 
 func skimmed(t *testing.T, in string) string {
 	t.Helper()
+	whole, err := readBody(strings.NewReader(in), call{limit: 1 << 20, skim: true}, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
 	// One byte at a time, so that no state is lost between two writes.
 	out, err := readBody(iotest.OneByteReader(strings.NewReader(in)), call{limit: 1 << 20, skim: true}, 1<<20)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !bytes.Equal(whole, out) {
+		t.Errorf("what is read at once is skimmed to %d bytes, what is read byte by byte to %d", len(whole), len(out))
 	}
 	return string(out)
 }
