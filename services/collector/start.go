@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/event"
 	"github.com/tocsin-dev/tocsin/internal/proc"
@@ -97,19 +99,16 @@ func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, inv *inventor
 	if err != nil {
 		return p, err
 	}
-	for _, kind := range []string{event.KindJobRegistered, event.KindJobTransitioned} {
-		err := readKind(ctx, conn, kind, from, func(d bus.Delivery, e *eventv1.Event) {
-			if e.GetTarget().GetAccount() == account {
-				tracker.Replay(e.GetTarget().GetId(), e, d.Time)
-				tracker.Forget(d.Time) // the log may hold more than fits
-			}
-		})
-		if err != nil {
-			return p, err
+	// In the order of the log, as it was lived: the registrations of a week alone
+	// may be more than are followed at once.
+	err = readKinds(ctx, conn, []string{event.KindJobRegistered, event.KindJobTransitioned}, from, func(d bus.Delivery, e *eventv1.Event) {
+		if e.GetTarget().GetAccount() == account {
+			tracker.Replay(e.GetTarget().GetId(), e, d.Time)
+			tracker.Forget(d.Time)
 		}
-	}
+	})
 	tracker.Forget(time.Now())
-	return p, nil
+	return p, err
 }
 
 // recallTargets replays the newest inventory fact of each target, in the order
@@ -141,6 +140,49 @@ func recallTargets(ctx context.Context, conn *bus.Conn, inv *inventory.Inventory
 		inv.Replay(s.fact, s.time)
 	}
 	return nil
+}
+
+// readAhead bounds the facts of a kind that wait for those of the others.
+const readAhead = 256
+
+// readKinds is readKind for several kinds, in the order of the log.
+func readKinds(ctx context.Context, conn *bus.Conn, kinds []string, from time.Time, handle func(bus.Delivery, *eventv1.Event)) error {
+	type fact struct {
+		delivery bus.Delivery
+		event    *eventv1.Event
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	coming := make([]chan fact, len(kinds))
+	for i, kind := range kinds {
+		coming[i] = make(chan fact, readAhead)
+		g.Go(func() error {
+			defer close(coming[i])
+			return readKind(ctx, conn, kind, from, func(d bus.Delivery, e *eventv1.Event) {
+				select {
+				case coming[i] <- fact{d, e}:
+				case <-ctx.Done():
+				}
+			})
+		})
+	}
+	next := make([]fact, len(kinds))
+	open := make([]bool, len(kinds))
+	for i := range kinds {
+		next[i], open[i] = <-coming[i]
+	}
+	for {
+		first := -1
+		for i := range kinds {
+			if open[i] && (first < 0 || next[i].delivery.Seq < next[first].delivery.Seq) {
+				first = i
+			}
+		}
+		if first < 0 {
+			return g.Wait()
+		}
+		handle(next[first].delivery, next[first].event)
+		next[first], open[first] = <-coming[first]
+	}
 }
 
 // errEnd ends a read that met the end of what it was to read.

@@ -141,6 +141,41 @@ func TestAKeyThatIsSentForAllToReadIsToldOf(t *testing.T) {
 	}
 }
 
+// TestMoreJobsThanAreFollowedAtOnceAreReadBack has a log of many jobs that ended, of
+// which never more than one was open, and then one that is open still.
+func TestMoreJobsThanAreFollowedAtOnceAreReadBack(t *testing.T) {
+	conn := servertest.NATS(t).Conn(t)
+	ctx := t.Context()
+	if _, err := conn.EnsureStream(ctx, bus.Events(0)); err != nil {
+		t.Fatal(err)
+	}
+	ep := &eventv1.Target{Account: "default", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: "ep"}
+	tell := func(e *eventv1.Event) {
+		t.Helper()
+		e.Target = ep
+		if err := store(ctx, conn, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const most = 3
+	for i := range 1000 {
+		id := fmt.Sprint(i)
+		tell(&eventv1.Event{Fact: &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: id}}})
+		tell(&eventv1.Event{Fact: &eventv1.Event_JobTransitioned{
+			JobTransitioned: &eventv1.JobTransitioned{JobId: id, Attempt: 1, State: eventv1.JobState_JOB_STATE_COMPLETED},
+		}})
+	}
+	tell(&eventv1.Event{Fact: &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: "open"}}})
+	tracker := job.NewTracker(job.Options{MaxOpen: most, Fast: time.Second, Slow: time.Second})
+	if _, err := recall(ctx, conn, metaBucket(t, conn), inventory.New("default", 10), "default", tracker); err != nil {
+		t.Fatal(err)
+	}
+	open := tracker.Open()
+	if _, ended := tracker.Len(); len(open) != 1 || open[0].ID != "open" || ended > most {
+		t.Errorf("open are %v, and %d ended ones are remembered; want the one that is open, and no more than %d", open, ended, most)
+	}
+}
+
 func TestWhatARefusedKeyMeans(t *testing.T) {
 	failure := func(r eventv1.PollFailureReason) *poll.Failure { return &poll.Failure{Reason: r} }
 	unauthorized := failure(eventv1.PollFailureReason_POLL_FAILURE_REASON_UNAUTHORIZED)
