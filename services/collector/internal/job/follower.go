@@ -89,6 +89,7 @@ func NewFollower(opts FollowerOptions, tracker *Tracker) *Follower {
 func (f *Follower) Run(ctx context.Context) {
 	f.mu.Lock()
 	open := f.tracker.Open()
+	f.count()
 	f.mu.Unlock()
 	for _, key := range open {
 		f.schedule(key)
@@ -344,4 +345,7 @@ func (f *Follower) count() {
 	open, ended := f.tracker.Len()
 	f.opts.Metrics.tracked.WithLabelValues("open").Set(float64(open))
 	f.opts.Metrics.tracked.WithLabelValues("ended").Set(float64(ended))
+	if n := f.tracker.NoRoom(); n > 0 {
+		f.opts.Metrics.dropped.WithLabelValues("no_room").Add(float64(n))
+	}
 }

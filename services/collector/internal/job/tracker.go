@@ -87,6 +87,8 @@ type Tracker struct {
 	ended list.List // of *job, the one that ended first in front
 	open  int
 	per   map[string]int // open jobs by endpoint
+
+	noRoom int // jobs that were not followed for want of room, since it was last asked
 }
 
 // NewTracker returns a tracker of no jobs.
@@ -156,6 +158,7 @@ func (t *Tracker) Observe(key Key, o Observation, now time.Time, accept func(Tra
 	}
 	if !known {
 		if !accepted && t.open >= t.opts.MaxOpen {
+			t.noRoom++
 			return false
 		}
 		t.jobs[key] = j
@@ -191,6 +194,8 @@ func (t *Tracker) settle(j *job, accepted bool) {
 		t.setOpen(j, false)
 	case j.open || t.open < t.opts.MaxOpen:
 		t.setOpen(j, true)
+	default:
+		t.noRoom++
 	}
 	if !j.open && j.ended == nil {
 		t.remember(j)
@@ -245,7 +250,11 @@ func (t *Tracker) Replay(endpoint string, e *eventv1.Event, at time.Time) {
 	switch fact := e.GetFact().(type) {
 	case *eventv1.Event_JobRegistered:
 		key := Key{Endpoint: endpoint, ID: fact.JobRegistered.GetJobId()}
-		if t.jobs[key] == nil && t.open < t.opts.MaxOpen {
+		switch {
+		case t.jobs[key] != nil:
+		case t.open >= t.opts.MaxOpen:
+			t.noRoom++
+		default:
 			j := &job{key: key, attempt: 1, registered: at, known: at}
 			t.jobs[key] = j
 			t.setOpen(j, true)
@@ -256,6 +265,7 @@ func (t *Tracker) Replay(endpoint string, e *eventv1.Event, at time.Time) {
 		j := t.jobs[key]
 		if j == nil {
 			if t.open >= t.opts.MaxOpen && !final(told.GetState()) {
+				t.noRoom++
 				return
 			}
 			j = &job{key: key, attempt: 1, registered: at}
@@ -344,6 +354,14 @@ func (t *Tracker) count(j *job, n int) {
 	if t.per[j.key.Endpoint] += n; t.per[j.key.Endpoint] == 0 {
 		delete(t.per, j.key.Endpoint)
 	}
+}
+
+// NoRoom returns how many jobs were not followed for want of room, beside those
+// that Register refused, since it was last called.
+func (t *Tracker) NoRoom() int {
+	n := t.noRoom
+	t.noRoom = 0
+	return n
 }
 
 // OpenOf returns how many jobs of an endpoint are polled.
