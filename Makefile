@@ -42,7 +42,9 @@ fault: redis ## Break the whole by plans drawn from seeds: SEED=7 plays one agai
 compose-test: ## Start deploy/compose.yaml, kill each container and compare what is told (needs a Docker Engine)
 	@# On Linux, images that were not pulled are stood in for by these.
 	@[ "$$(uname -s)" != Linux ] || test/install redis-server busybox
-	@go run ./test/compose
+	@mkdir -p $(BIN)
+	@go build -o $(BIN)/compose-test ./test/compose
+	@$(BIN)/compose-test
 
 .PHONY: redis
 redis:
