@@ -187,6 +187,8 @@ func (r *run) do(s plan.Step) {
 		link := r.stack.Link(s.Who)
 		begin := map[plan.Kind]func(){plan.Cut: link.Cut, plan.Mute: link.Mute, plan.Stall: link.Stall}[s.Kind]
 		either(s.Ends, link.Heal, begin)()
+	case plan.Flap:
+		r.stack.Link(s.Who).Reset()
 	case plan.Fail, plan.Throttle, plan.Hang, plan.Drop:
 		r.mood(s)
 	case plan.Clock:

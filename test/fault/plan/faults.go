@@ -26,6 +26,9 @@ const (
 	// Mute lets a link's requests through and swallows the answers, then closes
 	// its connections.
 	Mute Kind = "mute"
+	// Flap closes the connections of a link again and again, in the middle of
+	// whatever they carry.
+	Flap Kind = "flap"
 	// Stall lets nothing through a link, then all of it.
 	Stall Kind = "stall"
 	// Fail makes a receiver, or RunPod, answer 500.
@@ -85,6 +88,9 @@ func (p Plan) Steps() []Step {
 	var all []Step
 	for _, f := range p.Faults {
 		all = append(all, Step{f.At, f, false}, Step{f.End(), f, true})
+		for at := f.At + flapEvery; f.Kind == Flap && at < f.End(); at += flapEvery {
+			all = append(all, Step{at, f, false})
+		}
 	}
 	slices.SortStableFunc(all, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 	return all
@@ -100,6 +106,9 @@ type choice struct {
 }
 
 const ms = time.Millisecond
+
+// flapEvery is prime, so that flaps and what happens at round intervals drift.
+const flapEvery = 83 * ms
 
 // choices are weighted so that what can go wrong with Tocsin's own promises is
 // drawn most often. An owner's lease lapses after 3 s, so a pause of an owner
@@ -117,6 +126,7 @@ var choices = []choice{
 	{3, Pause, []string{Collector, NATS, Redis}, 200 * ms, 3000 * ms},
 	{7, Cut, Links, 50 * ms, 3000 * ms},
 	{9, Mute, Links, 50 * ms, 2500 * ms},
+	{8, Flap, Links, 500 * ms, 4000 * ms},
 	{5, Stall, Links, 200 * ms, 4500 * ms},
 	{2, Cut, []string{To(Notifiers, Moody), To(Notifiers, Grouped)}, 4000 * ms, 8000 * ms},
 	{2, Fail, []string{Moody, Grouped, RunPod}, 300 * ms, 5000 * ms},

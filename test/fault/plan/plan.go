@@ -17,8 +17,8 @@ const Length = 20 * time.Second
 
 // The bounds of what is drawn.
 const (
-	leastFaults, mostFaults = 6, 14
-	leastChange, mostChange = 300 * time.Millisecond, 3 * time.Second
+	leastFaults, mostFaults = 8, 16
+	leastChange, mostChange = 200 * time.Millisecond, 2500 * time.Millisecond
 	leastJob, mostJob       = 100 * time.Millisecond, 800 * time.Millisecond
 )
 
