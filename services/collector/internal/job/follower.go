@@ -71,6 +71,7 @@ type Follower struct {
 	tracker  *Tracker             // guarded by mu
 	failures map[Key]int          // guarded by mu: failed polls in a row
 	told     map[string]time.Time // guarded by mu: when a failure was last told, by endpoint
+	storing  map[Key]int          // guarded by mu: calls that store a registration that is not known to be stored
 }
 
 // NewFollower returns a follower of the jobs of tracker, which belongs to it
@@ -82,6 +83,7 @@ func NewFollower(opts FollowerOptions, tracker *Tracker) *Follower {
 		tracker:  tracker,
 		failures: map[Key]int{},
 		told:     map[string]time.Time{},
+		storing:  map[Key]int{},
 	}
 }
 
@@ -124,7 +126,7 @@ func (f *Follower) Drop(endpoint string) {
 // stored when it returns. It returns how many were not followed before and how
 // many were. Errors are of the kinds fault.NotFound (the endpoint is not known),
 // fault.Invalid (it has no queue), fault.Exhausted (too many jobs are followed) and fault.Unavailable (the event
-// log is away); none of the jobs is followed anew then.
+// log is away); none of the jobs is followed anew then, unless another call registers it.
 func (f *Follower) Register(ctx context.Context, endpoint string, ids []string) (registered, already int, err error) {
 	target, err := f.endpoint(endpoint)
 	if err != nil {
@@ -133,25 +135,23 @@ func (f *Follower) Register(ctx context.Context, endpoint string, ids []string) 
 	if known, _ := f.opts.Target(keyOf(endpoint)); !known.Polled() {
 		return 0, 0, fault.Newf(fault.Invalid, "endpoint %q has no queue, so no jobs", endpoint)
 	}
-	fresh, err := f.admit(endpoint, ids)
+	unstored, registered, err := f.admit(endpoint, ids)
 	if err != nil {
 		f.opts.Metrics.refused.Add(float64(len(ids)))
 		return 0, 0, err
 	}
 	var storing errgroup.Group
 	storing.SetLimit(registering)
-	for _, key := range fresh {
+	for _, key := range unstored {
 		storing.Go(func() error { return f.opts.Store(ctx, registration(target, key.ID)) })
 	}
 	if err := storing.Wait(); err != nil {
-		f.release(fresh)
+		f.release(unstored)
 		return 0, 0, fault.Wrap(fault.Unavailable, fmt.Errorf("store registrations: %w", err))
 	}
-	for _, key := range fresh {
-		f.schedule(key)
-	}
-	f.opts.Log.Info("jobs registered", "endpoint_id", endpoint, "registered", len(fresh), "already_tracked", len(ids)-len(fresh))
-	return len(fresh), len(ids) - len(fresh), nil
+	f.stored(unstored)
+	f.opts.Log.Info("jobs registered", "endpoint_id", endpoint, "registered", registered, "already_tracked", len(ids)-registered)
+	return registered, len(ids) - registered, nil
 }
 
 func (f *Follower) endpoint(id string) (*eventv1.Target, error) {
@@ -170,36 +170,64 @@ func (f *Follower) about(id, name string) *eventv1.Target {
 	return &eventv1.Target{Account: f.opts.Account, Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: id, Name: name}
 }
 
-// admit makes room for all the jobs, or for none, and returns those that were
-// not followed.
-func (f *Follower) admit(endpoint string, ids []string) ([]Key, error) {
+// admit makes room for all the jobs, or for none, and returns those whose
+// registration is not known to be stored, and how many were not followed. One that
+// another call is storing is among the former: that call may fail yet, and ours
+// must not be acknowledged because of it.
+func (f *Follower) admit(endpoint string, ids []string) (unstored []Key, fresh int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.count()
-	var fresh []Key
 	for _, id := range ids {
 		key := Key{Endpoint: endpoint, ID: id}
 		admitted, err := f.tracker.Register(key, time.Now())
 		if err != nil {
-			for _, key := range fresh {
-				f.tracker.Release(key)
-			}
-			return nil, fault.Wrap(fault.Exhausted, err)
+			f.leave(unstored)
+			return nil, 0, fault.Wrap(fault.Exhausted, err)
 		}
 		if admitted {
-			fresh = append(fresh, key)
+			fresh++
+		}
+		if admitted || f.storing[key] > 0 {
+			f.storing[key]++
+			unstored = append(unstored, key)
 		}
 	}
-	return fresh, nil
+	return unstored, fresh, nil
 }
 
+// release gives up the registrations of a call.
 func (f *Follower) release(keys []Key) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, key := range keys {
-		f.tracker.Release(key)
-	}
+	f.leave(keys)
 	f.count()
+}
+
+// leave takes back what a call wanted of jobs. Those whose registration no other
+// call stored, or is storing, are not followed. The caller holds mu.
+func (f *Follower) leave(keys []Key) {
+	for _, key := range keys {
+		switch n := f.storing[key]; {
+		case n > 1:
+			f.storing[key] = n - 1
+		case n == 1:
+			delete(f.storing, key)
+			f.tracker.Release(key)
+		}
+	}
+}
+
+// stored notes that registrations are, and begins the polls of their jobs.
+func (f *Follower) stored(keys []Key) {
+	f.mu.Lock()
+	for _, key := range keys {
+		delete(f.storing, key)
+	}
+	f.mu.Unlock()
+	for _, key := range keys {
+		f.schedule(key)
+	}
 }
 
 func registration(target *eventv1.Target, job string) *eventv1.Event {

@@ -30,6 +30,7 @@ type world struct {
 	jobs   map[string]runpod.Job // guarded by mu
 	err    error                 // guarded by mu: what RunPod answers
 	away   error                 // guarded by mu: what the log answers
+	hold   chan error            // guarded by mu: the log answers what comes here, if it is set
 	asked  map[string]int        // guarded by mu
 	events []*eventv1.Event      // guarded by mu
 }
@@ -68,8 +69,12 @@ func followMany(t *testing.T, open int, jitter func() float64) *world {
 		},
 		Store: func(context.Context, *eventv1.Event) error {
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.away
+			away, hold := w.away, w.hold
+			w.mu.Unlock()
+			if hold != nil {
+				return <-hold
+			}
+			return away
 		},
 		Target: func(k inventory.Key) (inventory.Target, bool) {
 			spec := &eventv1.EndpointSpec{Type: eventv1.EndpointType_ENDPOINT_TYPE_QUEUE}
@@ -206,6 +211,68 @@ func TestARegistrationIsAllOrNothing(t *testing.T) {
 			t.Errorf("after that %d were registered, %v", n, err)
 		}
 	})
+}
+
+// TestARegistrationIsAcknowledgedWhenItIsStored has two calls register the same
+// job while the log is slow, and the log store the registration of neither, either
+// or both.
+func TestARegistrationIsAcknowledgedWhenItIsStored(t *testing.T) {
+	away := errors.New("away")
+	for name, c := range map[string]struct {
+		first, second error
+		followed      bool
+	}{
+		"both are stored":  {nil, nil, true},
+		"the first fails":  {away, nil, true},
+		"the second fails": {nil, away, true},
+		"both fail":        {away, away, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := follow(t)
+				w.set(func(w *world) { w.hold, w.jobs["a"] = make(chan error), runpod.Job{Status: runpod.JobInQueue} })
+				call := func() <-chan error {
+					done := make(chan error, 1)
+					go func() {
+						_, _, err := w.Register(t.Context(), "ep1", []string{"a"})
+						done <- err
+					}()
+					synctest.Wait()
+					return done
+				}
+				calls := []<-chan error{call(), call()}
+				answers := map[bool]int{}
+				for _, outcome := range []error{c.first, c.second} {
+					select {
+					case w.hold <- outcome:
+					case <-time.After(time.Second):
+						t.Fatal("a call is acknowledged without storing anything")
+					}
+					synctest.Wait()
+				}
+				for _, done := range calls {
+					select {
+					case err := <-done:
+						answers[err == nil]++
+					default:
+						t.Fatal("a call waits though the log answered twice")
+					}
+				}
+				want := 0
+				for _, outcome := range []error{c.first, c.second} {
+					if outcome == nil {
+						want++
+					}
+				}
+				if answers[true] != want {
+					t.Errorf("%d calls are acknowledged, want %d", answers[true], want)
+				}
+				if told := len(w.pass(time.Minute)) > 0; told != c.followed {
+					t.Errorf("the job is followed: %v, want %v", told, c.followed)
+				}
+			})
+		})
+	}
 }
 
 func TestWebhooksOfUnregisteredJobsAreTold(t *testing.T) {
