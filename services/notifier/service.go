@@ -103,11 +103,11 @@ func (s *service) ListActive(ctx context.Context, req *notifyv1.ListActiveReques
 		return nil, err
 	}
 	defer done()
-	_, seq, err := now.intake.Stored(ctx, req.GetPartition())
+	newest, seq, err := now.intake.Stored(ctx, req.GetPartition())
 	if err != nil {
 		return nil, ended(ctx, err)
 	}
-	alerts, err := now.courier.Active(ctx, int(req.GetPartition()), seq)
+	alerts, err := now.courier.Active(ctx, int(req.GetPartition()), newest, seq)
 	if err != nil {
 		return nil, ended(ctx, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/cause"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
@@ -78,14 +79,15 @@ type Courier struct {
 	saved   *journal.Snapshots
 	writer  *journal.Writer
 
-	alerts  chan delivery.AlertMessage
-	idle    chan struct{}
-	stored  chan journal.Stored
-	results chan result
-	queries chan query
-	waiting []query
-	running int
-	gone    chan struct{} // closed when nobody takes results any more
+	alerts   chan delivery.AlertMessage
+	replaced chan error // why ALERTS is not the stream that was read
+	idle     chan struct{}
+	stored   chan journal.Stored
+	results  chan result
+	queries  chan query
+	waiting  []query
+	running  int
+	gone     chan struct{} // closed when nobody takes results any more
 
 	alertsState     bus.StreamState
 	deliveriesState bus.StreamState
@@ -99,11 +101,12 @@ type Courier struct {
 	cancelAttempts context.CancelCauseFunc
 }
 
-// query asks for the alerts that fire in a partition, once the message min of
-// ALERTS is applied.
+// query asks for the alerts that fire in a partition, once all up to a message of
+// ALERTS, and to the last cause in it, is applied.
 type query struct {
 	partition int
-	min       uint64
+	seq       uint64
+	newest    *alertv1.Cause
 	answer    chan []*alertv1.Alert // has room for the answer
 }
 
@@ -125,6 +128,7 @@ func New(o Options) *Courier {
 			Start:      time.Now(),
 		}),
 		alerts:   make(chan delivery.AlertMessage, alertsAhead),
+		replaced: make(chan error),
 		idle:     make(chan struct{}, 1),
 		stored:   make(chan journal.Stored),
 		results:  make(chan result),
@@ -139,9 +143,9 @@ func New(o Options) *Courier {
 func (c *Courier) OnReady(f func()) { c.ready = f }
 
 // Active returns the alerts of a partition that fire, by everything that is
-// stored up to the message min of ALERTS.
-func (c *Courier) Active(ctx context.Context, partition int, min uint64) ([]*alertv1.Alert, error) {
-	q := query{partition: partition, min: min, answer: make(chan []*alertv1.Alert, 1)}
+// stored up to the message seq of ALERTS, whose last cause is newest.
+func (c *Courier) Active(ctx context.Context, partition int, newest *alertv1.Cause, seq uint64) ([]*alertv1.Alert, error) {
+	q := query{partition: partition, newest: newest, seq: seq, answer: make(chan []*alertv1.Alert, 1)}
 	select {
 	case c.queries <- q:
 	case <-ctx.Done():
@@ -162,20 +166,21 @@ var errDone = errors.New("done")
 // stops at once: another notifier may lead already. It returns
 // [journal.ErrFenced] when another one does.
 func (c *Courier) Run(ctx, lost context.Context) error {
-	first, err := c.load(lost)
+	save, err := c.load(lost)
 	if err != nil {
 		return err
 	}
-	err = accompany(lost, func(helping context.Context) error { return c.lead(ctx, helping, first) },
-		c.readAlerts, c.writer.Run)
+	err = accompany(lost, func(helping context.Context) error { return c.lead(ctx, helping, save) },
+		c.readAlerts, c.writeJournal)
 	if errors.Is(err, errDone) || errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// lead owns the core from the catch-up to the end.
-func (c *Courier) lead(ctx, helping context.Context, first bool) error {
+// lead owns the core from the catch-up to the end. save says to take a snapshot
+// before anybody is told anything.
+func (c *Courier) lead(ctx, helping context.Context, save bool) error {
 	defer close(c.gone)
 	c.attempts, c.cancelAttempts = context.WithCancelCause(helping)
 	defer c.cancelAttempts(errDone)
@@ -186,8 +191,9 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 	c.write(c.core.Drain()) // a snapshot must not know more than the journal
 	c.saveDue = c.core.Reconfigured()
 	c.changed = c.changed || c.saveDue
-	if first {
-		// From here on everything is to be told, so a restart must know where "here" is.
+	if save {
+		// From here on everything is to be told, and nothing is what it was in an older
+		// snapshot, so a restart must know where "here" is.
 		if err := c.settle(helping); err != nil {
 			return err
 		}
@@ -197,14 +203,17 @@ func (c *Courier) lead(ctx, helping context.Context, first bool) error {
 		c.saveDue = false
 	}
 	c.ready()
-	if err := c.loop(ctx, helping); err != nil {
+	if replaced, err := c.loop(ctx, helping); err != nil {
 		return err
+	} else if replaced != nil {
+		return c.leave(helping, replaced)
 	}
 	return c.stop(helping)
 }
 
-// loop is the owner's life.
-func (c *Courier) loop(ctx, helping context.Context) error {
+// loop is the owner's life. It returns why a stream is not the one that was
+// worked on, if that ends it.
+func (c *Courier) loop(ctx, helping context.Context) (replaced, err error) {
 	snapshots := time.NewTicker(snapshotEvery)
 	defer snapshots.Stop()
 	timer := time.NewTimer(0)
@@ -224,12 +233,14 @@ func (c *Courier) loop(ctx, helping context.Context) error {
 		timer.Reset(c.wait())
 		select {
 		case <-ctx.Done():
-			return nil
+			return nil, nil
 		case <-helping.Done():
-			return context.Cause(helping)
+			return nil, context.Cause(helping)
 		case m := <-c.input():
 			c.take(m)
 		case <-c.idle:
+		case why := <-c.replaced:
+			return why, nil
 		case r := <-results:
 			c.finish(r)
 		case s := <-c.stored:
@@ -376,7 +387,9 @@ const maxLogged = 10
 func (c *Courier) answer() {
 	kept := c.waiting[:0]
 	for _, q := range c.waiting {
-		if c.core.AlertsSequence() < q.min {
+		// In a stream that was cut unnoticed a sequence says nothing; the cause does.
+		known := c.core.Watermark(q.partition)
+		if c.core.AlertsSequence() < q.seq || known != nil && cause.Compare(known, q.newest) < 0 {
 			kept = append(kept, q)
 			continue
 		}

@@ -77,9 +77,12 @@ func TestASnapshotKnowsNoMoreThanTheJournal(t *testing.T) {
 	c.act() // the intent waits in the writer, which does not run
 	c.saveDue = true
 	ended := make(chan error, 1)
-	go func() { ended <- c.loop(ctx, helping) }()
+	go func() {
+		_, err := c.loop(ctx, helping)
+		ended <- err
+	}()
 	for range 20 { // each round of the loop is a chance to save
-		if _, err := c.Active(helping, 0, 0); err != nil {
+		if _, err := c.Active(helping, 0, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

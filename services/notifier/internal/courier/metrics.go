@@ -23,6 +23,7 @@ type Metrics struct {
 	applied     prometheus.Gauge
 	cutAlerts   prometheus.Counter
 	undecodable prometheus.Counter
+	replaced    *prometheus.CounterVec
 	saved       prometheus.Gauge
 	savedBytes  prometheus.Gauge
 	saveSeconds prometheus.Histogram
@@ -67,6 +68,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "tocsin_notifier_undecodable_messages_total",
 			Help: "Messages of ALERTS that could not be read and were skipped.",
 		})),
+		replaced: proc.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_notifier_streams_replaced_total",
+			Help: "Times that a stream was found to have lost what was in it: it was made anew or cut. An alert may then be told twice.",
+		}, []string{"stream"})),
 		saved: proc.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tocsin_notifier_snapshot_timestamp_seconds",
 			Help: "When the last snapshot was saved, in Unix seconds.",

@@ -43,8 +43,9 @@ func accompany(ctx context.Context, lead func(helping context.Context) error, he
 const allAlerts = "tocsin.alert.>"
 
 // load brings the core to the newest snapshot and the end of the journal, and
-// fences former owners. first tells that there was no snapshot.
-func (c *Courier) load(ctx context.Context) (first bool, err error) {
+// fences former owners. save tells that a snapshot must be taken before anybody
+// is told anything: there was none, or not of these streams.
+func (c *Courier) load(ctx context.Context) (save bool, err error) {
 	begin := time.Now()
 	if c.alertsState, err = c.o.Conn.EnsureStream(ctx, bus.Alerts()); err != nil {
 		return false, err
@@ -60,9 +61,11 @@ func (c *Courier) load(ctx context.Context) (first bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	otherAlerts := false
+	var other others
 	if snapshot != nil {
-		otherAlerts = c.fit(ctx, snapshot)
+		if other, err = c.compare(ctx, snapshot); err != nil {
+			return false, err
+		}
 		if err := c.core.Restore(snapshot); err != nil {
 			return false, fmt.Errorf("restore deliveries: %w", err)
 		}
@@ -71,34 +74,19 @@ func (c *Courier) load(ctx context.Context) (first bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if otherAlerts {
-		c.core.Rebase()
+	if other.alerts {
+		c.core.Rebase(lastKnown(snapshot))
 	}
 	c.writer = c.journal.Writer(last, c.stored)
 	c.o.Log.InfoContext(ctx, "deliveries loaded", "snapshot", snapshot != nil, "alerts_seq", c.core.AlertsSequence(),
 		"alerts_head", c.alertsState.LastSeq, "took", time.Since(begin))
-	return snapshot == nil, nil
-}
-
-// fit makes a snapshot ignore the places of streams that are not the ones it
-// was taken of. It reports whether ALERTS is another one.
-func (c *Courier) fit(ctx context.Context, s *deliveryv1.Snapshot) (otherAlerts bool) {
-	if !s.GetDeliveriesCreated().AsTime().Equal(c.deliveriesState.Created) {
-		c.o.Log.WarnContext(ctx, "the journal was created anew since the last snapshot", "created", c.deliveriesState.Created)
-		s.ShardSequences = make([]uint64, delivery.Shards)
-	}
-	if !s.GetAlertsCreated().AsTime().Equal(c.alertsState.Created) {
-		c.o.Log.WarnContext(ctx, "the stream of alerts was created anew since the last snapshot", "created", c.alertsState.Created)
-		s.AlertsSequence = 0
-		return true
-	}
-	return false
+	return snapshot == nil || other.alerts || other.deliveries, nil
 }
 
 // readAlerts decodes ALERTS, from what the core knows on, until ctx ends.
 func (c *Courier) readAlerts(ctx context.Context) error {
 	err := c.o.Conn.Read(ctx, bus.ReadOptions{
-		Stream: bus.AlertsStream, From: c.core.AlertsSequence() + 1,
+		Stream: bus.AlertsStream, From: c.core.AlertsSequence() + 1, Known: c.knownAlerts(),
 		Idle: func() {
 			select {
 			case c.idle <- struct{}{}:
@@ -113,6 +101,9 @@ func (c *Courier) readAlerts(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	})
+	if errors.Is(err, bus.ErrStreamReplaced) || errors.Is(err, bus.ErrStreamNotFound) {
+		return c.tellReplaced(ctx, fmt.Errorf("read alerts: %w", err))
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -158,6 +149,8 @@ func (c *Courier) catchUp(ctx, helping context.Context) error {
 			}
 		case s := <-c.stored:
 			c.journaled(s)
+		case err := <-c.replaced:
+			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-helping.Done():
@@ -203,9 +196,17 @@ func (c *Courier) snapshot() *deliveryv1.Snapshot {
 func (c *Courier) save(ctx context.Context) error {
 	begin := time.Now()
 	c.changed = false
-	size, err := c.saved.Save(ctx, c.snapshot())
+	size, err := c.store(ctx, c.snapshot())
 	c.o.Metrics.snapshot(size, time.Since(begin), err)
 	return err
+}
+
+// store saves a snapshot, and with it what the journal is recognized by.
+func (c *Courier) store(ctx context.Context, s *deliveryv1.Snapshot) (size int, err error) {
+	if s.DeliveriesStoredAt, err = c.journal.StoredAt(ctx, s); err != nil {
+		return 0, err
+	}
+	return c.saved.Save(ctx, s)
 }
 
 // settle waits until all records that the core made are stored.
@@ -232,7 +233,7 @@ func (c *Courier) saveLater(ctx context.Context) {
 	s, begin := c.snapshot(), time.Now()
 	c.changed, c.saving = false, true
 	go func() {
-		size, err := c.saved.Save(ctx, s)
+		size, err := c.store(ctx, s)
 		c.o.Metrics.snapshot(size, time.Since(begin), err)
 		c.saveDone <- err
 	}()
@@ -255,9 +256,22 @@ var errStopping = errors.New("the notifier stops")
 func (c *Courier) stop(helping context.Context) error {
 	limit, cancel := context.WithTimeout(helping, stopLimit)
 	defer cancel()
+	if !c.await(limit, true) {
+		c.o.Log.WarnContext(helping, "stopping took too long; the next start repeats what was not journaled")
+		return nil
+	}
+	if err := c.save(limit); err != nil {
+		c.o.Log.WarnContext(helping, "the last snapshot was not saved; the next start replays more", "err", err)
+	}
+	return nil
+}
+
+// await waits until no attempt is in flight, which it ends after a moment, and
+// everything is stored, if journaled asks for that. It reports whether that is so.
+func (c *Courier) await(limit context.Context, journaled bool) bool {
 	grace := time.AfterFunc(stopGrace, func() { c.cancelAttempts(errStopping) })
 	defer grace.Stop()
-	for c.running > 0 || c.saving || c.unstored > 0 {
+	for c.running > 0 || c.saving || journaled && c.unstored > 0 {
 		select {
 		case r := <-c.results:
 			c.finish(r)
@@ -265,14 +279,10 @@ func (c *Courier) stop(helping context.Context) error {
 		case s := <-c.stored:
 			c.journaled(s)
 		case err := <-c.saveDone:
-			c.saveEnded(helping, err)
+			c.saveEnded(limit, err)
 		case <-limit.Done():
-			c.o.Log.WarnContext(helping, "stopping took too long; the next start repeats what was not journaled")
-			return nil
+			return false
 		}
 	}
-	if err := c.save(limit); err != nil {
-		c.o.Log.WarnContext(helping, "the last snapshot was not saved; the next start replays more", "err", err)
-	}
-	return nil
+	return true
 }

@@ -62,11 +62,10 @@ func (c *Core) ApplyAlerts(now time.Time, m AlertMessage) {
 		at = now // the store's clock is ahead; waiting for it would delay the alert
 	}
 	for i, tr := range m.Transitions {
-		version := Version(m.Seq, i)
-		if version <= c.applied || tr.GetAlert().GetId() == "" {
+		if tr.GetAlert().GetId() == "" || c.known(m, i) {
 			continue
 		}
-		c.applied = version
+		version := c.applied
 		switch tr.GetKind() {
 		case alertv1.TransitionKind_TRANSITION_KIND_RENEWED:
 			if a := c.alerts[tr.GetAlert().GetId()]; a != nil && a.firing() {
@@ -80,7 +79,9 @@ func (c *Core) ApplyAlerts(now time.Time, m AlertMessage) {
 			c.resolve(tr.GetAlert(), version, at)
 		}
 	}
-	c.alertsSeq = max(c.alertsSeq, m.Seq)
+	if m.Seq >= c.alertsSeq {
+		c.alertsSeq, c.alertsAt = m.Seq, m.Stored
+	}
 }
 
 func (c *Core) fire(state *alertv1.Alert, version uint64, at time.Time, partition int) {
@@ -244,6 +245,9 @@ func (c *Core) Active(partition int) []*alertv1.Alert {
 // AlertsSequence returns the sequence of the last message of ALERTS that was
 // applied.
 func (c *Core) AlertsSequence() uint64 { return c.alertsSeq }
+
+// AlertsStored returns when that message was stored; zero if that is not known.
+func (c *Core) AlertsStored() time.Time { return c.alertsAt }
 
 func orderOf(labels map[string]string) string {
 	var b strings.Builder

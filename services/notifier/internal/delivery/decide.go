@@ -84,11 +84,11 @@ func (c *Core) intend(l *lane, in route.Integration, speak []*member, now time.T
 	}
 	notice := Notice{
 		Lane: l.key, GroupLabels: l.groupLabels, RouteLabels: l.routeLabels,
-		Reason: l.reason(speak, repeat), Sequence: c.base + c.applied,
+		Reason: l.reason(speak, repeat), Sequence: c.applied,
 	}
 	var body Body
 	for {
-		notice.Alerts, notice.Truncated = c.alertsOf(speak[:n], in.MaxAlerts)
+		notice.Alerts, notice.Truncated = alertsOf(speak[:n], in.MaxAlerts)
 		notice.ID = c.messageID(l, speak[:n], notice.Sequence, repeat)
 		body = c.o.Render(notice)
 		if len(body.Bytes) <= maxBody || len(notice.Alerts) == 1 {
@@ -157,13 +157,13 @@ func anyFiring(ms []*member) bool {
 }
 
 // alertsOf returns what a message says, bounded by limit unless that is 0.
-func (c *Core) alertsOf(ms []*member, limit int) (list []Alert, truncated int) {
+func alertsOf(ms []*member, limit int) (list []Alert, truncated int) {
 	if limit > 0 && len(ms) > limit {
 		ms, truncated = ms[:limit], len(ms)-limit
 	}
 	for _, m := range ms {
 		list = append(list, Alert{
-			Alert: m.alert.state, Firing: m.alert.firing(), Changed: rank(m) == 0, Sequence: c.base + m.alert.version,
+			Alert: m.alert.state, Firing: m.alert.firing(), Changed: rank(m) == 0, Sequence: m.alert.version,
 		})
 	}
 	return list, truncated

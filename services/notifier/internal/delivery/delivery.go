@@ -126,12 +126,15 @@ type Core struct {
 	shards [Shards]uint64        // last sequence applied of each shard
 	former []route.Way           // the integrations of the snapshot
 
-	applied   uint64 // version of the last transition applied
-	base      uint64 // what makes versions of this stream of alerts into sequences
-	highest   uint64 // highest sequence of a message
-	alertsSeq uint64 // sequence of the last message of ALERTS applied
-	history   bool   // what is replayed happened before anyone was to be told
-	live      bool   // replay is over
+	applied    uint64                 // version of the last transition applied
+	base       uint64                 // what is added to places in this stream of alerts to make versions
+	highest    uint64                 // the highest version that the journal speaks of
+	watermarks map[int]*alertv1.Cause // by partition, the newest cause applied
+	alertsSeq  uint64                 // sequence of the last message of ALERTS applied
+	alertsAt   time.Time              // when that message was stored
+	rebased    time.Time              // until when ALERTS may repeat what is known
+	history    bool                   // what is replayed happened before anyone was to be told
+	live       bool                   // replay is over
 }
 
 // New returns a core that knows nothing. Feed it the journal, then ALERTS, then
@@ -145,6 +148,8 @@ func New(o Options) *Core {
 		sent:    map[string]*lane{},
 		pools:   map[integration]*pool{},
 		history: true,
+
+		watermarks: map[int]*alertv1.Cause{},
 	}
 }
 
@@ -154,10 +159,6 @@ func ShardOf(groupKey string) int {
 	_, _ = h.Write([]byte(groupKey))
 	return int(h.Sum32() % Shards)
 }
-
-// Version orders the transitions in ALERTS: by the sequence of their message,
-// then by their place in it. Intake bounds a message to 500 transitions.
-func Version(sequence uint64, index int) uint64 { return sequence<<10 | uint64(min(index, 1023)) }
 
 // Actions are what the owner of a [Core] must do next.
 type Actions struct {

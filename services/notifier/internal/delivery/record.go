@@ -56,6 +56,7 @@ func (c *Core) applyIntended(at time.Time, in *deliveryv1.Intended) {
 	l := c.laneOf(in.GetLane())
 	c.replace(l, &message{intent: in, journaled: !c.live, next: at})
 	for _, s := range in.GetMentions() {
+		c.highest = max(c.highest, s.GetVersion())
 		m := l.member(c.alert(s.GetAlertId()))
 		m.due = true
 		m.committed = m.committed || s.GetState() == firing

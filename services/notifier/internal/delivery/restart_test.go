@@ -1,11 +1,15 @@
 package delivery
 
 import (
+	"fmt"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/alertmanager/config"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
@@ -245,15 +249,17 @@ func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
 	for range 20 { // so that the old stream counted further than the new one will
 		w.change("a", alertv1.TransitionKind_TRANSITION_KIND_RENEWED, name("A"))
 	}
-	w.finish(told)
+	_, first := w.finish(told)
 	w.fire("b", name("B"))
-	w.finish(failed)
+	failedOnce, _ := w.finish(failed)
 	w.save()
-	w.alerts, w.saved.AlertsSequence = nil, 0
+	w.alerts, w.rebase = nil, true
 	w.start()
-	w.core.Rebase()
 	w.wait(2 * time.Second)
-	_, before := w.finish(told)
+	again, _ := w.finish(told)
+	if again.ID != failedOnce.ID || string(again.Body.Bytes) != string(failedOnce.Body.Bytes) {
+		t.Errorf("what was pending became %s, want %s", again.Body.Bytes, failedOnce.Body.Bytes)
+	}
 	w.resolve("a", name("A"))
 	w.resolve("b", name("B"))
 	w.wait(time.Second)
@@ -261,8 +267,12 @@ func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
 		t.Fatalf("%d attempts, want the ends of a and b", len(w.running))
 	}
 	for _, a := range w.running {
-		if s := read(t, a); s.Reason != "all alerts resolved" || s.Sequence < before.Sequence || s.Of[s.Order[0]] < before.Sequence {
-			t.Errorf("message %s, want one about an end and no sequence below %d", a.Body.Bytes, before.Sequence)
+		s := read(t, a)
+		if s.Reason != "all alerts resolved" {
+			t.Errorf("message %s, want one about an end", a.Body.Bytes)
+		}
+		if s.Sequence <= first.Sequence || s.Sequence <= read(t, again).Sequence {
+			t.Errorf("sequence %d is not above what was told before, %d", s.Sequence, first.Sequence)
 		}
 	}
 	last := w.core.highest
@@ -273,6 +283,108 @@ func TestAStreamOfAlertsThatWasCreatedAnewEndsWhatWasTold(t *testing.T) {
 	w.fire("c", name("C"))
 	if _, s := w.finish(told); s.Sequence <= last {
 		t.Errorf("sequence %d after another restart, want above %d", s.Sequence, last)
+	}
+}
+
+// TestWhatWasNotToldWhenTheStreamWasLostIsTold loses ALERTS while an alert waits
+// for its group.
+func TestWhatWasNotToldWhenTheStreamWasLostIsTold(t *testing.T) {
+	w := newWorld(t, strings.Replace(single, "group_wait: 0s", "group_wait: 30s", 1), both)
+	w.fire("a", name("A"))
+	w.silent(10 * time.Second)
+	w.save()
+	w.alerts, w.rebase = nil, true
+	w.start()
+	w.wait(30 * time.Second)
+	_, s := w.finish(told)
+	wantSaid(t, s, "first notification", map[string]string{"a": "firing"})
+}
+
+// TestAStreamOfAlertsThatWasCutIsToldFromThere cuts the stream below what is
+// known, and lets it grow to more than it was.
+func TestAStreamOfAlertsThatWasCutIsToldFromThere(t *testing.T) {
+	type change struct {
+		at    time.Duration // after the cut
+		cause uint64
+		kind  alertv1.TransitionKind
+		id    string
+	}
+	const (
+		fire = alertv1.TransitionKind_TRANSITION_KIND_FIRING
+		over = alertv1.TransitionKind_TRANSITION_KIND_RESOLVED
+	)
+	for name, c := range map[string]struct {
+		grown []change
+		want  map[string]string // what is told of each, in the end
+	}{
+		"nothing grew": {nil, map[string]string{}},
+		"other alerts": {
+			[]change{{time.Second, 21, fire, "new"}, {time.Second, 22, fire, "brief"}, {2 * time.Second, 23, over, "brief"}},
+			map[string]string{"new": "firing", "brief": "resolved"},
+		},
+		"the ends of what was told": {
+			[]change{{time.Second, 21, over, "since4"}, {time.Second, 22, over, "lost"}, {time.Second, 23, over, "kept"}},
+			map[string]string{"kept": "resolved", "lost": "resolved", "since4": "resolved"},
+		},
+		"by a clock that went back": {
+			[]change{{-time.Hour, 21, fire, "new"}}, map[string]string{"new": "firing"},
+		},
+		"by a log of events that was cut too": {
+			[]change{{time.Second, 3, fire, "new"}}, map[string]string{"new": "firing"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, single, both)
+			tell := func(id string, kind alertv1.TransitionKind) {
+				w.change(id, kind, map[string]string{"alertname": id})
+				w.wait(time.Second)
+				w.finish(told)
+			}
+			tell("over", fire)
+			tell("over", over)
+			tell("kept", fire)
+			kept := len(w.alerts)
+			tell("lost", fire)
+			tell("lost and over", fire)
+			tell("lost and over", over)
+			w.save()
+			for i := range 6 { // of which the journal alone knows, which is whole
+				tell(fmt.Sprint("since", i), fire)
+			}
+			w.alerts = w.alerts[:kept]
+			cut := w.now
+			w.causes = 30
+			for _, g := range c.grown {
+				w.alerts = append(w.alerts, AlertMessage{
+					Seq: uint64(len(w.alerts) + 1), Stored: cut.Add(g.at),
+					Transitions: []*alertv1.Transition{{
+						Kind: g.kind, Cause: &alertv1.Cause{LogId: "log", Sequence: g.cause},
+						Alert: &alertv1.Alert{Id: g.id, Labels: map[string]string{"alertname": g.id}, FiredAt: timestamppb.New(cut)},
+					}},
+				})
+			}
+			w.now, w.rebase = cut.Add(time.Minute), true
+			w.start()
+			w.save()
+			w.start() // from then on it is as it was
+			got := map[string]string{}
+			for range 10 {
+				w.wait(time.Second)
+				for _, a := range w.running {
+					maps.Copy(got, read(t, a).Alerts)
+					w.core.Finished(a, told, w.now)
+				}
+				w.running = nil
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("what is told (-want +got):\n%s", diff)
+			}
+			tell("later", fire)
+			tell("since5", over) // and its version is above all that was told before
+			if mark := w.core.Watermark(0); mark.GetSequence() < w.causes {
+				t.Errorf("the newest cause is %v, want %d", mark, w.causes)
+			}
+		})
 	}
 }
 

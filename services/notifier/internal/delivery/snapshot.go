@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
 )
@@ -17,14 +17,18 @@ import (
 const snapshotFormat = 1
 
 // Snapshot returns the whole state, which [Core.Restore] takes back. The caller
-// adds when the two streams were created.
+// adds when the two streams were created, and when the newest message of the
+// journal was stored.
 func (c *Core) Snapshot(now time.Time) *deliveryv1.Snapshot {
 	s := &deliveryv1.Snapshot{
 		Format: snapshotFormat, At: timestamppb.New(now),
-		AlertsSequence: c.alertsSeq, ShardSequences: c.shards[:],
+		AlertsSequence: c.alertsSeq, AlertsStoredAt: stamp(c.alertsAt),
+		ShardSequences: slices.Clone(c.shards[:]), Watermarks: map[uint32]*alertv1.Cause{},
 		SequenceBase: c.base, HighestSequence: c.highest,
 	}
-	s.ShardSequences = slices.Clone(s.ShardSequences)
+	for partition, why := range c.watermarks {
+		s.Watermarks[uint32(partition)] = why
+	}
 	for _, a := range c.byVersion() {
 		if a.state != nil {
 			s.Alerts = append(s.Alerts, &deliveryv1.KnownAlert{
@@ -72,9 +76,12 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 		return fmt.Errorf("read snapshot: %d shards, want %d", len(s.GetShardSequences()), Shards)
 	}
 	c.history = false
-	c.alertsSeq = s.GetAlertsSequence()
-	c.applied = Version(s.GetAlertsSequence(), 1<<10)
+	c.alertsSeq, c.alertsAt = s.GetAlertsSequence(), instant(s.GetAlertsStoredAt())
 	c.base, c.highest = s.GetSequenceBase(), s.GetHighestSequence()
+	c.applied = c.base + Version(c.alertsSeq, 1<<indexBits)
+	for partition, why := range s.GetWatermarks() {
+		c.watermarks[int(partition)] = why
+	}
 	copy(c.shards[:], s.GetShardSequences())
 	for _, w := range s.GetWays() {
 		c.former = append(c.former, route.Way{Receiver: w.GetReceiver(), Integration: w.GetIntegration()})
@@ -103,29 +110,6 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 	return nil
 }
 
-// Rebase forgets the places of everything in ALERTS, for a stream that was
-// created anew and counts from 1 again. What receivers were told stays known, and
-// so does the sequence that they saw.
-func (c *Core) Rebase() {
-	c.base = c.highest
-	c.applied, c.alertsSeq = 0, 0
-	for _, a := range c.alerts {
-		a.version = 0
-	}
-	for _, l := range c.lanes {
-		for _, m := range l.members {
-			m.toldVersion = 0
-		}
-		if l.pending == nil {
-			continue
-		}
-		l.pending.intent = proto.CloneOf(l.pending.intent)
-		for _, s := range l.pending.intent.GetMentions() {
-			s.Version = 0
-		}
-	}
-}
-
 func (c *Core) restoreLane(s *deliveryv1.LaneState) {
 	l := c.laneOf(s.GetLane())
 	l.toldAt, l.flushAt = instant(s.GetToldAt()), instant(s.GetFlushAt())
@@ -133,8 +117,10 @@ func (c *Core) restoreLane(s *deliveryv1.LaneState) {
 		m := l.member(c.alert(ms.GetAlertId()))
 		m.due, m.committed = ms.GetDue(), ms.GetCommitted()
 		m.told, m.toldVersion = ms.GetTold(), ms.GetToldVersion()
+		c.highest = max(c.highest, m.toldVersion)
 	}
 	if s.GetPending() != nil {
+		c.highest = max(c.highest, s.GetPending().GetSequence())
 		c.replace(l, &message{
 			intent: s.GetPending(), journaled: true,
 			attempts: int(s.GetAttempts()), next: instant(s.GetNextAttempt()),

@@ -112,7 +112,7 @@ func (c *Core) Deadline() (time.Time, bool) {
 // GoLive ends the replay at the instant now and returns the lanes that are left
 // because their receiver or integration is not configured any more.
 func (c *Core) GoLive(now time.Time) []Departure {
-	c.live, c.history = true, false
+	c.live, c.history, c.rebased = true, false, time.Time{}
 	left := c.depart(now)
 	for _, a := range c.byVersion() {
 		c.adopt(a)

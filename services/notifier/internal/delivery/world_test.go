@@ -25,6 +25,7 @@ type world struct {
 	now     time.Time
 	core    *Core
 	alerts  []AlertMessage
+	causes  uint64 // the last sequence in the log of events
 	journal [Shards][]*deliveryv1.Batch
 	saved   *deliveryv1.Snapshot
 
@@ -33,6 +34,7 @@ type world struct {
 	superseded  int
 	cut         int
 	left        []Departure
+	rebase      bool // the next start finds another stream of alerts
 }
 
 // said is what the test's bodies hold.
@@ -104,6 +106,10 @@ func (w *world) start() {
 			w.core.ApplyJournal(shard, uint64(i+1), proto.CloneOf(b).GetRecords())
 		}
 	}
+	if w.rebase {
+		w.core.Rebase(w.core.AlertsStored())
+		w.rebase = false
+	}
 	for _, m := range w.alerts {
 		if m.Seq > w.core.AlertsSequence() {
 			w.core.ApplyAlerts(w.now, m)
@@ -125,10 +131,19 @@ func (w *world) change(id string, kind alertv1.TransitionKind, labels map[string
 	}
 	m := AlertMessage{
 		Seq: uint64(len(w.alerts) + 1), Stored: w.now,
-		Transitions: []*alertv1.Transition{{Id: fmt.Sprint(id, kind), Kind: kind, At: timestamppb.New(w.now), Alert: a}},
+		Transitions: []*alertv1.Transition{{
+			Id: fmt.Sprint(id, kind), Kind: kind, At: timestamppb.New(w.now), Alert: a,
+			Cause: &alertv1.Cause{LogId: "log", Sequence: w.caused()},
+		}},
 	}
 	w.alerts = append(w.alerts, m)
 	w.core.ApplyAlerts(w.now, m)
+}
+
+// caused returns the sequence of the next cause.
+func (w *world) caused() uint64 {
+	w.causes++
+	return w.causes
 }
 
 func (w *world) fire(id string, labels map[string]string) {

@@ -8,7 +8,6 @@
 package intake
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +24,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/cause"
 )
 
 const (
@@ -123,25 +123,25 @@ func (in *Intake) Notify(ctx context.Context, req *notifyv1.NotifyRequest) (*not
 
 // Watermark tells the newest cause that is stored for a partition.
 func (in *Intake) Watermark(ctx context.Context, req *notifyv1.WatermarkRequest) (*notifyv1.WatermarkResponse, error) {
-	cause, _, err := in.Stored(ctx, req.GetPartition())
+	newest, _, err := in.Stored(ctx, req.GetPartition())
 	if err != nil {
 		return nil, err
 	}
-	return &notifyv1.WatermarkResponse{Watermark: cause}, nil
+	return &notifyv1.WatermarkResponse{Watermark: newest}, nil
 }
 
 // Stored returns the newest cause that is stored for a partition, nil when there
 // is none, and the sequence of its message. It always reads.
-func (in *Intake) Stored(ctx context.Context, number uint32) (cause *alertv1.Cause, seq uint64, err error) {
+func (in *Intake) Stored(ctx context.Context, number uint32) (newest *alertv1.Cause, seq uint64, err error) {
 	if number >= Partitions {
 		return nil, 0, fault.Newf(fault.Invalid, "partition %d is not below %d", number, Partitions)
 	}
 	err = in.with(ctx, number, func(ctx context.Context, p *partition) error {
 		err := in.read(ctx, int(number), p)
-		cause, seq = p.watermark, p.last
+		newest, seq = p.watermark, p.last
 		return err
 	})
-	return cause, seq, err
+	return newest, seq, err
 }
 
 // with runs f alone on a partition, bounded in time. An end of the bound, unlike
@@ -264,40 +264,31 @@ func causeOf(d bus.Delivery) (*alertv1.Cause, bool) {
 func (in *Intake) search(ctx context.Context, number int, last uint64) *alertv1.Cause {
 	ctx, cancel := context.WithTimeout(ctx, searchLimit)
 	defer cancel()
-	var cause *alertv1.Cause
+	var newest *alertv1.Cause
 	done := errors.New("done")
 	err := in.log.Read(ctx, bus.ReadOptions{Stream: bus.AlertsStream, Filter: SubjectOf(number)}, func(d bus.Delivery) error {
 		if d.Seq >= last {
 			return done
 		}
 		if c, readable := causeOf(d); readable {
-			cause = c
+			newest = c
 		}
 		return nil
 	})
 	if !errors.Is(err, done) {
 		in.lines.WarnContext(ctx, "not all of a partition was searched for its watermark", "subject", SubjectOf(number), "err", err)
 	}
-	return cause
+	return newest
 }
 
 // above returns the transitions of a batch whose causes are above the watermark.
 func above(batch []*alertv1.Transition, watermark *alertv1.Cause) []*alertv1.Transition {
 	for i, tr := range batch {
-		if watermark == nil || compare(tr.GetCause(), watermark) > 0 {
+		if watermark == nil || cause.Compare(tr.GetCause(), watermark) > 0 {
 			return batch[i:]
 		}
 	}
 	return nil
-}
-
-// compare orders causes by log, sequence and index.
-func compare(a, b *alertv1.Cause) int {
-	return cmp.Or(
-		cmp.Compare(a.GetLogId(), b.GetLogId()),
-		cmp.Compare(a.GetSequence(), b.GetSequence()),
-		cmp.Compare(a.GetIndex(), b.GetIndex()),
-	)
 }
 
 // check returns every mistake of a request that makes it senseless.
@@ -316,7 +307,7 @@ func check(req *notifyv1.NotifyRequest) error {
 		if err := checkTransition(tr); err != nil {
 			return fault.Newf(fault.Invalid, "transitions[%d]: %w", i, err)
 		}
-		if i > 0 && compare(batch[i-1].GetCause(), tr.GetCause()) >= 0 {
+		if i > 0 && cause.Compare(batch[i-1].GetCause(), tr.GetCause()) >= 0 {
 			return fault.Newf(fault.Invalid, "transitions[%d]: its cause is not above the one before", i)
 		}
 	}

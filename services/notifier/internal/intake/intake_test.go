@@ -206,23 +206,6 @@ func TestTheWatermarkIsReadOnceWhileNobodyElseWrites(t *testing.T) {
 	}
 }
 
-func TestCompare(t *testing.T) {
-	ordered := []*alertv1.Cause{
-		nil,
-		{LogId: "2026-01", Sequence: 5, Index: 0},
-		{LogId: "2026-01", Sequence: 5, Index: 1},
-		{LogId: "2026-01", Sequence: 900},
-		{LogId: "2026-02", Sequence: 1},
-	}
-	for i, a := range ordered {
-		for j, b := range ordered {
-			if got, want := compare(a, b), i-j; got*want < 0 || (got == 0) != (want == 0) {
-				t.Errorf("compare(%v, %v) = %d", a, b, got)
-			}
-		}
-	}
-}
-
 func TestSenselessBatchesAreRefused(t *testing.T) {
 	big := at("log", 1, 0)
 	big.Alert.Annotations = map[string]string{"summary": strings.Repeat("x", maxBatch)}

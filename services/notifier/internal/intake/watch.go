@@ -38,11 +38,13 @@ type Watched interface {
 // parseMatcher reads a matcher as Alertmanager does unless told otherwise.
 var parseMatcher = compat.FallbackMatcherParser(slog.New(slog.DiscardHandler))
 
-// place is where in ALERTS a watcher is: after a transition of a message.
+// place is where in ALERTS a watcher is: after a transition of a message. The
+// instants tell a stream that was made anew, or was cut and grew again.
 type place struct {
 	created time.Time // of the stream
 	seq     uint64
-	index   int // -1: before the first transition of the message; whole: after its last
+	stored  time.Time // of the message
+	index   int       // -1: before the first transition of the message; whole: after its last
 }
 
 // whole is the index after the last transition of a message, which has at most
@@ -65,7 +67,13 @@ func Watch(ctx context.Context, log *slog.Logger, src Watched, req *notifyv1.Wat
 		return err
 	}
 	var sendErr error
-	err = src.Read(ctx, bus.ReadOptions{Stream: bus.AlertsStream, From: from.seq}, func(d bus.Delivery) error {
+	began := false
+	o := bus.ReadOptions{Stream: bus.AlertsStream, From: from.seq}
+	if from.index >= 0 {
+		o.Known = []bus.Mark{{Seq: from.seq, Time: from.stored}}
+	}
+	err = src.Read(ctx, o, func(d bus.Delivery) error {
+		began = true
 		var b alertv1.TransitionBatch
 		if err := proto.Unmarshal(d.Data, &b); err != nil {
 			log.ErrorContext(ctx, "an alert message cannot be read and is skipped", "seq", d.Seq, "err", err)
@@ -75,7 +83,7 @@ func Watch(ctx context.Context, log *slog.Logger, src Watched, req *notifyv1.Wat
 			if d.Seq == from.seq && i <= from.index || !wanted(tr, req.GetIncludeRenewed(), matchers) {
 				continue
 			}
-			at := place{created: state.Created, seq: d.Seq, index: i}
+			at := place{created: state.Created, seq: d.Seq, stored: d.Time, index: i}
 			if i == len(b.GetTransitions())-1 {
 				at.index = whole
 			}
@@ -91,9 +99,14 @@ func Watch(ctx context.Context, log *slog.Logger, src Watched, req *notifyv1.Wat
 		return sendErr
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case !began && errors.Is(err, bus.ErrStreamReplaced):
+		return errOtherAlerts
 	}
 	return fault.Wrap(fault.Unavailable, fmt.Errorf("watch alerts: %w", err))
 }
+
+// errOtherAlerts refuses a token of a stream that is no more.
+var errOtherAlerts = fault.New(fault.Invalid, "resume_token: it belongs to another log of alerts; begin without one")
 
 func wanted(tr *alertv1.Transition, renewed bool, matchers labels.Matchers) bool {
 	if tr.GetKind() == alertv1.TransitionKind_TRANSITION_KIND_RENEWED && !renewed {
@@ -123,7 +136,8 @@ func parseMatchers(texts []string) (labels.Matchers, error) {
 
 // String writes a place as a resume token.
 func (p place) String() string {
-	return strconv.FormatInt(p.created.UnixNano(), 36) + "-" + strconv.FormatUint(p.seq, 36) + "-" + strconv.Itoa(p.index)
+	return strconv.FormatInt(p.created.UnixNano(), 36) + "-" + strconv.FormatUint(p.seq, 36) + "-" +
+		strconv.FormatInt(p.stored.UnixNano(), 36) + "-" + strconv.Itoa(p.index)
 }
 
 // resume returns where a watch begins: after what the token names, or after
@@ -138,7 +152,7 @@ func resume(token string, state bus.StreamState) (place, error) {
 	}
 	switch {
 	case !p.created.Equal(state.Created), p.seq > state.LastSeq:
-		return place{}, fault.New(fault.Invalid, "resume_token: it belongs to another log of alerts; begin without one")
+		return place{}, errOtherAlerts
 	case p.seq+1 < state.FirstSeq, p.seq < state.FirstSeq && p.index < whole:
 		return place{}, fault.WithReason(ReasonTokenTooOld,
 			fault.New(fault.Permanent, "resume_token: what follows it is not kept any more; begin without one"))
@@ -148,14 +162,15 @@ func resume(token string, state bus.StreamState) (place, error) {
 
 func parsePlace(token string) (place, error) {
 	parts := strings.Split(token, "-")
-	if len(parts) != 3 {
-		return place{}, errors.New("not three parts")
+	if len(parts) != 4 {
+		return place{}, errors.New("not four parts")
 	}
 	created, err1 := strconv.ParseInt(parts[0], 36, 64)
 	seq, err2 := strconv.ParseUint(parts[1], 36, 64)
-	index, err3 := strconv.Atoi(parts[2])
-	if err := errors.Join(err1, err2, err3); err != nil || index < 0 {
+	stored, err3 := strconv.ParseInt(parts[2], 36, 64)
+	index, err4 := strconv.Atoi(parts[3])
+	if err := errors.Join(err1, err2, err3, err4); err != nil || index < 0 {
 		return place{}, errors.New("not numbers")
 	}
-	return place{created: time.Unix(0, created), seq: seq, index: index}, nil
+	return place{created: time.Unix(0, created), seq: seq, stored: time.Unix(0, stored), index: index}, nil
 }

@@ -24,11 +24,26 @@ type shelf struct {
 	messages []bus.Delivery
 }
 
+// storedAt is when a message was stored.
+func storedAt(seq uint64) time.Time { return created.Add(time.Duration(seq) * time.Second) }
+
+// token is the resume token of a place.
+func token(seq uint64, index int) string {
+	return place{created: created, seq: seq, stored: storedAt(seq), index: index}.String()
+}
+
 var errShelfEnd = errors.New("the shelf ends")
 
 func (s *shelf) StreamState(context.Context, string) (bus.StreamState, error) { return s.state, nil }
 
 func (s *shelf) Read(_ context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error {
+	for _, known := range o.Known {
+		for _, d := range s.messages {
+			if d.Seq == known.Seq && !d.Time.Equal(known.Time) {
+				return bus.ErrStreamReplaced
+			}
+		}
+	}
 	for _, d := range s.messages {
 		if d.Seq >= o.From {
 			if err := handle(d); err != nil {
@@ -60,7 +75,7 @@ func newShelf(t *testing.T) *shelf {
 		if seq == 6 {
 			data = append(data, 0xff) // cannot be read
 		}
-		s.messages = append(s.messages, bus.Delivery{Seq: seq, Data: data})
+		s.messages = append(s.messages, bus.Delivery{Seq: seq, Time: storedAt(seq), Data: data})
 	}
 	return s
 }
@@ -75,7 +90,6 @@ func watch(t *testing.T, s *shelf, req *notifyv1.WatchAlertsRequest) (ids, token
 }
 
 func TestWatch(t *testing.T) {
-	token := func(seq uint64, index int) string { return place{created: created, seq: seq, index: index}.String() }
 	for _, c := range []struct {
 		name string
 		req  *notifyv1.WatchAlertsRequest
@@ -101,11 +115,11 @@ func TestWatch(t *testing.T) {
 }
 
 func TestEveryTokenThatWasSentLeadsOn(t *testing.T) {
-	all, tokens, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: place{created: created, seq: 4, index: whole}.String(), IncludeRenewed: true})
-	for i, token := range tokens {
-		rest, _, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: token, IncludeRenewed: true})
+	all, tokens, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: token(4, whole), IncludeRenewed: true})
+	for i, after := range tokens {
+		rest, _, _ := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: after, IncludeRenewed: true})
 		if !slices.Equal(rest, all[i+1:]) {
-			t.Errorf("after %s came %q, want %q", token, rest, all[i+1:])
+			t.Errorf("after %s came %q, want %q", after, rest, all[i+1:])
 		}
 	}
 }
@@ -115,13 +129,14 @@ func TestTokensThatLeadNowhereAreRefused(t *testing.T) {
 		name, token string
 		kind        fault.Kind
 	}{
-		{"of another stream", place{created: created.Add(1), seq: 5}.String(), fault.Invalid},
-		{"beyond the end", place{created: created, seq: 8}.String(), fault.Invalid},
-		{"aged out", place{created: created, seq: 3, index: whole}.String(), fault.Permanent},
-		{"within a message that aged out", place{created: created, seq: 4, index: 0}.String(), fault.Permanent},
+		{"of another stream", place{created: created.Add(1), seq: 5, stored: storedAt(5)}.String(), fault.Invalid},
+		{"of a message that another took the place of", place{created: created, seq: 5, stored: storedAt(6)}.String(), fault.Invalid},
+		{"beyond the end", token(8, 0), fault.Invalid},
+		{"aged out", token(3, whole), fault.Permanent},
+		{"within a message that aged out", token(4, 0), fault.Permanent},
 		{"not ours", "hello", fault.Invalid},
-		{"not numbers", "a-b-c!", fault.Invalid},
-		{"a negative index", "1-1--1", fault.Invalid},
+		{"not numbers", "a-b-c!-d", fault.Invalid},
+		{"a negative index", "1-1-1--1", fault.Invalid},
 	} {
 		if _, _, err := watch(t, newShelf(t), &notifyv1.WatchAlertsRequest{ResumeToken: c.token}); fault.Of(err) != c.kind {
 			t.Errorf("%s: %v, want the kind %v", c.name, err, c.kind)
@@ -135,7 +150,7 @@ func TestTokensThatLeadNowhereAreRefused(t *testing.T) {
 func TestAReaderThatLeavesEndsTheWatch(t *testing.T) {
 	gone := errors.New("gone")
 	err := Watch(t.Context(), slog.New(slog.DiscardHandler), newShelf(t),
-		&notifyv1.WatchAlertsRequest{ResumeToken: place{created: created, seq: 4, index: whole}.String()},
+		&notifyv1.WatchAlertsRequest{ResumeToken: token(4, whole)},
 		func(*notifyv1.WatchAlertsResponse) error { return gone })
 	if !errors.Is(err, gone) {
 		t.Errorf("ended with %v", err)

@@ -25,8 +25,12 @@ import (
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
 )
 
-// ErrFenced means that another notifier took the journal over.
-var ErrFenced = errors.New("another notifier took the journal over")
+var (
+	// ErrFenced means that another notifier took the journal over.
+	ErrFenced = errors.New("another notifier took the journal over")
+	// ErrCut means that the journal lost what was written to it.
+	ErrCut = errors.New("the journal of deliveries was cut")
+)
 
 const (
 	// subjectPrefix begins the subject of every shard.
@@ -58,6 +62,61 @@ type Journal struct {
 // New returns the journal for the owner of that name, unopened.
 func New(conn *bus.Conn, owner string, log *slog.Logger) *Journal {
 	return &Journal{conn: conn, owner: owner, log: log}
+}
+
+// Fit makes a snapshot forget the places in the journal that are not there any
+// more, and reports whether it had to, or the journal is not the one that it was
+// taken of. What was written to a shard after a cut was written by who had
+// noticed the cut, and saved a snapshot before.
+func (j *Journal) Fit(ctx context.Context, s *deliveryv1.Snapshot, state bus.StreamState) (other bool, err error) {
+	if !s.GetDeliveriesCreated().AsTime().Equal(state.Created) {
+		s.ShardSequences = make([]uint64, delivery.Shards)
+		return true, nil
+	}
+	if s.GetDeliveriesStoredAt() != nil {
+		known := bus.Mark{Seq: newest(s), Time: s.GetDeliveriesStoredAt().AsTime()}
+		err := j.conn.Recognize(ctx, bus.DeliveriesStream, known)
+		if other = errors.Is(err, bus.ErrStreamReplaced); err != nil && !other {
+			return false, fmt.Errorf("compare the journal with a snapshot: %w", err)
+		}
+	}
+	for shard, known := range s.GetShardSequences() {
+		if known < state.FirstSeq {
+			continue // it may have left with the oldest
+		}
+		d, _, err := j.conn.Last(ctx, bus.DeliveriesStream, subject(shard))
+		if err != nil {
+			return false, fmt.Errorf("compare the journal with a snapshot: %w", err)
+		}
+		if known > d.Seq {
+			s.ShardSequences[shard], other = d.Seq, true
+		}
+	}
+	return other, nil
+}
+
+// StoredAt tells when the newest message of the journal that a snapshot knows
+// was stored, or nil.
+func (j *Journal) StoredAt(ctx context.Context, s *deliveryv1.Snapshot) (*timestamppb.Timestamp, error) {
+	seq := newest(s)
+	if seq == 0 {
+		return nil, nil
+	}
+	d, kept, err := j.conn.At(ctx, bus.DeliveriesStream, seq)
+	if errors.Is(err, bus.ErrStreamNotFound) || err == nil && !kept {
+		return nil, nil // a snapshot is saved all the same
+	} else if err != nil {
+		return nil, err
+	}
+	return timestamppb.New(d.Time), nil
+}
+
+// newest returns the highest sequence of the journal that a snapshot knows.
+func newest(s *deliveryv1.Snapshot) (seq uint64) {
+	for _, known := range s.GetShardSequences() {
+		seq = max(seq, known)
+	}
+	return seq
 }
 
 // Open feeds core with every record that it lacks, fences former owners, and
@@ -200,18 +259,36 @@ func (w *write) store(ctx context.Context, records []*deliveryv1.Record) (uint64
 }
 
 // look reads the shard's last message to learn what became of data: it is
-// settled when that is the message, or someone else's.
+// settled when that is the message, or someone else's, or what was written before
+// is gone.
 func (w *write) look(ctx context.Context, data []byte) (seq uint64, settled bool, err error) {
 	d, found, err := w.conn.Last(ctx, bus.DeliveriesStream, subject(w.shard))
 	switch {
+	case errors.Is(err, bus.ErrStreamNotFound):
+		return 0, true, fmt.Errorf("%w: %w", ErrCut, err)
 	case err != nil, !found && w.last == 0, found && d.Seq == w.last:
 		return 0, false, nil // not stored, or not known yet: try again
 	case !found:
-		w.last = 0 // what we followed has aged out of the stream
-		return 0, false, nil
+		return w.lookForOldest(ctx)
 	case d.Seq > w.last && bytes.Equal(d.Data, data):
 		w.last = d.Seq
 		return d.Seq, true, nil
+	case d.Seq < w.last:
+		return 0, true, fmt.Errorf("%w: it ends at %d, and %d was written", ErrCut, d.Seq, w.last)
 	}
 	return 0, true, ErrFenced
+}
+
+// lookForOldest tells whether what was written last left the stream with its
+// oldest messages: then the shard begins anew.
+func (w *write) lookForOldest(ctx context.Context) (seq uint64, settled bool, err error) {
+	state, err := w.conn.StreamState(ctx, bus.DeliveriesStream)
+	switch {
+	case err != nil:
+		return 0, false, nil //nolint:nilerr // not known yet: try again
+	case w.last >= state.FirstSeq:
+		return 0, true, fmt.Errorf("%w: message %d, which was written, is gone", ErrCut, w.last)
+	}
+	w.last = 0
+	return 0, false, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,5 +252,106 @@ func TestSnapshots(t *testing.T) {
 	}
 	if got, err := openStore().Load(t.Context()); err != nil || got.GetAlertsSequence() != 9 {
 		t.Errorf("after the clock went back: %v, %v, want the last one saved", got.GetAlertsSequence(), err)
+	}
+}
+
+// TestASnapshotForgetsWhatTheJournalLost puts the journal back to what it was
+// before the snapshot, and writes on.
+func TestASnapshotForgetsWhatTheJournalLost(t *testing.T) {
+	nats := servertest.NATS(t)
+	conn := nats.Conn(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	j, _, last := open(t, conn, "first")
+	writeTo := func(shard int, id string) uint64 {
+		t.Helper()
+		w := &write{conn: conn, shard: shard, last: last[shard]}
+		seq, err := w.store(ctx, []*deliveryv1.Record{intended(id, "g")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last[shard] = seq
+		return seq
+	}
+	created := func() bus.StreamState {
+		t.Helper()
+		state, err := conn.StreamState(ctx, bus.DeliveriesStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state
+	}
+	take := func() *deliveryv1.Snapshot {
+		t.Helper()
+		s := &deliveryv1.Snapshot{DeliveriesCreated: timestamppb.New(created().Created), ShardSequences: slices.Clone(last[:])}
+		var err error
+		if s.DeliveriesStoredAt, err = j.StoredAt(ctx, s); err != nil || s.GetDeliveriesStoredAt() == nil {
+			t.Fatalf("stored at %v, %v", s.GetDeliveriesStoredAt(), err)
+		}
+		return s
+	}
+	fit := func(what string, s *deliveryv1.Snapshot, other bool, want [delivery.Shards]uint64) {
+		t.Helper()
+		got, err := j.Fit(ctx, s, created())
+		if err != nil || got != other {
+			t.Errorf("%s: another journal %v, %v; want %v", what, got, err, other)
+		}
+		if diff := cmp.Diff(want[:], s.GetShardSequences()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+
+	writeTo(3, "kept")
+	kept := last
+	backup := nats.Backup(t)
+	fit("a journal that is whole", take(), false, kept)
+	writeTo(3, "lost")
+	writeTo(5, "lost too")
+	snapshot := take()
+	nats.Stop()
+	backup.Restore(t)
+	nats.Start(t)
+	fit("a journal that was cut", proto.CloneOf(snapshot), true, kept)
+
+	// A writer that knows more notices it as well.
+	w := &write{conn: conn, shard: 5, last: last[5]}
+	if _, err := w.store(ctx, []*deliveryv1.Record{intended("late", "g")}); !errors.Is(err, ErrCut) {
+		t.Errorf("a write after the cut gave %v, want %v", err, ErrCut)
+	}
+	last = kept
+	for range 3 {
+		writeTo(7, "again") // to sequences that were in the journal before
+	}
+	wanted := kept
+	fit("a journal that grew again", proto.CloneOf(snapshot), true, wanted)
+	if err := conn.PurgeBefore(ctx, bus.DeliveriesStream, created().LastSeq); err != nil {
+		t.Fatal(err)
+	}
+	aged := proto.CloneOf(snapshot)
+	aged.ShardSequences, aged.DeliveriesStoredAt = slices.Clone(kept[:]), nil
+	fit("a journal whose oldest left", aged, false, kept)
+	aged.DeliveriesCreated = timestamppb.New(created().Created.Add(1))
+	fit("a journal that was made anew", aged, true, [delivery.Shards]uint64{})
+	nats.Call(t, "STREAM.DELETE."+bus.DeliveriesStream, "")
+	if _, err := w.store(ctx, []*deliveryv1.Record{intended("later", "g")}); !errors.Is(err, ErrCut) {
+		t.Errorf("a write to a journal that is gone gave %v, want %v", err, ErrCut)
+	}
+	if at, err := j.StoredAt(ctx, snapshot); at != nil || err != nil {
+		t.Errorf("of a journal that is gone: %v, %v", at, err)
+	}
+}
+
+// TestAShardWhoseLastMessageAgedOutBeginsAnew writes after everything left.
+func TestAShardWhoseLastMessageAgedOutBeginsAnew(t *testing.T) {
+	conn := servertest.NATS(t).Conn(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, _, last := open(t, conn, "first")
+	if err := conn.PurgeBefore(ctx, bus.DeliveriesStream, last[4]+1); err != nil {
+		t.Fatal(err)
+	}
+	w := &write{conn: conn, shard: 4, last: last[4]}
+	if _, err := w.store(ctx, []*deliveryv1.Record{intended("a", "g")}); err != nil {
+		t.Error(err)
 	}
 }

@@ -512,7 +512,7 @@ type Intended struct {
 	// Why it was made, as Alertmanager's notification_reason.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Place in ALERTS up to which it was decided, counted on when the stream is
-	// created anew; never falls within a lane.
+	// created anew or cut; never falls within a lane.
 	Sequence uint64 `protobuf:"varint,8,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// How many changed alerts did not fit and follow in the next message.
 	LeftOver uint32 `protobuf:"varint,9,opt,name=left_over,json=leftOver,proto3" json:"left_over,omitempty"`
@@ -915,12 +915,20 @@ type Snapshot struct {
 	// file.
 	Ways []*Way `protobuf:"bytes,9,rep,name=ways,proto3" json:"ways,omitempty"`
 	// What is added to places in ALERTS to make sequences, so that they do not
-	// fall when the stream is created anew. 0 in the first stream.
+	// fall when the stream is created anew or cut. 0 in the first stream.
 	SequenceBase uint64 `protobuf:"varint,10,opt,name=sequence_base,json=sequenceBase,proto3" json:"sequence_base,omitempty"`
 	// The highest sequence of a message so far.
 	HighestSequence uint64 `protobuf:"varint,11,opt,name=highest_sequence,json=highestSequence,proto3" json:"highest_sequence,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When the message alerts_sequence was stored. A stream that was cut and grew
+	// again has another message there. Absent if there is none, or it is not known.
+	AlertsStoredAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=alerts_stored_at,json=alertsStoredAt,proto3" json:"alerts_stored_at,omitempty"`
+	// When the message of the highest of shard_sequences was stored. Absent if
+	// there is none, or it is not known.
+	DeliveriesStoredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=deliveries_stored_at,json=deliveriesStoredAt,proto3" json:"deliveries_stored_at,omitempty"`
+	// By partition, the newest cause that is in it.
+	Watermarks    map[uint32]*v1.Cause `protobuf:"bytes,14,rep,name=watermarks,proto3" json:"watermarks,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
@@ -1028,6 +1036,27 @@ func (x *Snapshot) GetHighestSequence() uint64 {
 		return x.HighestSequence
 	}
 	return 0
+}
+
+func (x *Snapshot) GetAlertsStoredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AlertsStoredAt
+	}
+	return nil
+}
+
+func (x *Snapshot) GetDeliveriesStoredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeliveriesStoredAt
+	}
+	return nil
+}
+
+func (x *Snapshot) GetWatermarks() map[uint32]*v1.Cause {
+	if x != nil {
+		return x.Watermarks
+	}
+	return nil
 }
 
 // KnownAlert is an alert as the notifier knows it.
@@ -1358,7 +1387,7 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x04done\x18\x04 \x01(\bR\x04done\"C\n" +
 	"\x03Way\x12\x1a\n" +
 	"\breceiver\x18\x01 \x01(\tR\breceiver\x12 \n" +
-	"\vintegration\x18\x02 \x01(\tR\vintegration\"\x98\x04\n" +
+	"\vintegration\x18\x02 \x01(\tR\vintegration\"\xd1\x06\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12A\n" +
@@ -1371,7 +1400,15 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x04ways\x18\t \x03(\v2\x17.tocsin.delivery.v1.WayR\x04ways\x12#\n" +
 	"\rsequence_base\x18\n" +
 	" \x01(\x04R\fsequenceBase\x12)\n" +
-	"\x10highest_sequence\x18\v \x01(\x04R\x0fhighestSequence\"\xe0\x01\n" +
+	"\x10highest_sequence\x18\v \x01(\x04R\x0fhighestSequence\x12D\n" +
+	"\x10alerts_stored_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0ealertsStoredAt\x12L\n" +
+	"\x14deliveries_stored_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x12deliveriesStoredAt\x12L\n" +
+	"\n" +
+	"watermarks\x18\x0e \x03(\v2,.tocsin.delivery.v1.Snapshot.WatermarksEntryR\n" +
+	"watermarks\x1aU\n" +
+	"\x0fWatermarksEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.tocsin.alert.v1.CauseR\x05value:\x028\x01\"\xe0\x01\n" +
 	"\n" +
 	"KnownAlert\x12,\n" +
 	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12\x18\n" +
@@ -1413,7 +1450,7 @@ func file_tocsin_delivery_v1_delivery_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_delivery_v1_delivery_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tocsin_delivery_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tocsin_delivery_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_tocsin_delivery_v1_delivery_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: tocsin.delivery.v1.Outcome
 	(*Batch)(nil),                 // 1: tocsin.delivery.v1.Batch
@@ -1432,13 +1469,15 @@ var file_tocsin_delivery_v1_delivery_proto_goTypes = []any{
 	(*MemberState)(nil),           // 14: tocsin.delivery.v1.MemberState
 	nil,                           // 15: tocsin.delivery.v1.Lane.GroupLabelsEntry
 	nil,                           // 16: tocsin.delivery.v1.Lane.RouteLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(v1.AlertState)(0),            // 18: tocsin.alert.v1.AlertState
-	(*v1.Alert)(nil),              // 19: tocsin.alert.v1.Alert
+	nil,                           // 17: tocsin.delivery.v1.Snapshot.WatermarksEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(v1.AlertState)(0),            // 19: tocsin.alert.v1.AlertState
+	(*v1.Alert)(nil),              // 20: tocsin.alert.v1.Alert
+	(*v1.Cause)(nil),              // 21: tocsin.alert.v1.Cause
 }
 var file_tocsin_delivery_v1_delivery_proto_depIdxs = []int32{
 	2,  // 0: tocsin.delivery.v1.Batch.records:type_name -> tocsin.delivery.v1.Record
-	17, // 1: tocsin.delivery.v1.Record.at:type_name -> google.protobuf.Timestamp
+	18, // 1: tocsin.delivery.v1.Record.at:type_name -> google.protobuf.Timestamp
 	3,  // 2: tocsin.delivery.v1.Record.opened:type_name -> tocsin.delivery.v1.Opened
 	6,  // 3: tocsin.delivery.v1.Record.intended:type_name -> tocsin.delivery.v1.Intended
 	7,  // 4: tocsin.delivery.v1.Record.attempted:type_name -> tocsin.delivery.v1.Attempted
@@ -1446,37 +1485,41 @@ var file_tocsin_delivery_v1_delivery_proto_depIdxs = []int32{
 	9,  // 6: tocsin.delivery.v1.Record.moved:type_name -> tocsin.delivery.v1.Moved
 	15, // 7: tocsin.delivery.v1.Lane.group_labels:type_name -> tocsin.delivery.v1.Lane.GroupLabelsEntry
 	16, // 8: tocsin.delivery.v1.Lane.route_labels:type_name -> tocsin.delivery.v1.Lane.RouteLabelsEntry
-	17, // 9: tocsin.delivery.v1.Lane.first_due:type_name -> google.protobuf.Timestamp
-	18, // 10: tocsin.delivery.v1.Mention.state:type_name -> tocsin.alert.v1.AlertState
+	18, // 9: tocsin.delivery.v1.Lane.first_due:type_name -> google.protobuf.Timestamp
+	19, // 10: tocsin.delivery.v1.Mention.state:type_name -> tocsin.alert.v1.AlertState
 	4,  // 11: tocsin.delivery.v1.Intended.lane:type_name -> tocsin.delivery.v1.Lane
 	5,  // 12: tocsin.delivery.v1.Intended.mentions:type_name -> tocsin.delivery.v1.Mention
-	17, // 13: tocsin.delivery.v1.Intended.stored_at:type_name -> google.protobuf.Timestamp
+	18, // 13: tocsin.delivery.v1.Intended.stored_at:type_name -> google.protobuf.Timestamp
 	0,  // 14: tocsin.delivery.v1.Attempted.outcome:type_name -> tocsin.delivery.v1.Outcome
-	17, // 15: tocsin.delivery.v1.Attempted.next_attempt:type_name -> google.protobuf.Timestamp
+	18, // 15: tocsin.delivery.v1.Attempted.next_attempt:type_name -> google.protobuf.Timestamp
 	4,  // 16: tocsin.delivery.v1.Moved.from:type_name -> tocsin.delivery.v1.Lane
 	4,  // 17: tocsin.delivery.v1.Moved.to:type_name -> tocsin.delivery.v1.Lane
 	14, // 18: tocsin.delivery.v1.Moved.members:type_name -> tocsin.delivery.v1.MemberState
-	17, // 19: tocsin.delivery.v1.Snapshot.at:type_name -> google.protobuf.Timestamp
-	17, // 20: tocsin.delivery.v1.Snapshot.alerts_created:type_name -> google.protobuf.Timestamp
-	17, // 21: tocsin.delivery.v1.Snapshot.deliveries_created:type_name -> google.protobuf.Timestamp
+	18, // 19: tocsin.delivery.v1.Snapshot.at:type_name -> google.protobuf.Timestamp
+	18, // 20: tocsin.delivery.v1.Snapshot.alerts_created:type_name -> google.protobuf.Timestamp
+	18, // 21: tocsin.delivery.v1.Snapshot.deliveries_created:type_name -> google.protobuf.Timestamp
 	12, // 22: tocsin.delivery.v1.Snapshot.alerts:type_name -> tocsin.delivery.v1.KnownAlert
 	13, // 23: tocsin.delivery.v1.Snapshot.lanes:type_name -> tocsin.delivery.v1.LaneState
 	10, // 24: tocsin.delivery.v1.Snapshot.ways:type_name -> tocsin.delivery.v1.Way
-	19, // 25: tocsin.delivery.v1.KnownAlert.alert:type_name -> tocsin.alert.v1.Alert
-	17, // 26: tocsin.delivery.v1.KnownAlert.stored_at:type_name -> google.protobuf.Timestamp
-	17, // 27: tocsin.delivery.v1.KnownAlert.free_at:type_name -> google.protobuf.Timestamp
-	4,  // 28: tocsin.delivery.v1.LaneState.lane:type_name -> tocsin.delivery.v1.Lane
-	17, // 29: tocsin.delivery.v1.LaneState.told_at:type_name -> google.protobuf.Timestamp
-	14, // 30: tocsin.delivery.v1.LaneState.members:type_name -> tocsin.delivery.v1.MemberState
-	6,  // 31: tocsin.delivery.v1.LaneState.pending:type_name -> tocsin.delivery.v1.Intended
-	17, // 32: tocsin.delivery.v1.LaneState.next_attempt:type_name -> google.protobuf.Timestamp
-	17, // 33: tocsin.delivery.v1.LaneState.flush_at:type_name -> google.protobuf.Timestamp
-	18, // 34: tocsin.delivery.v1.MemberState.told:type_name -> tocsin.alert.v1.AlertState
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	18, // 25: tocsin.delivery.v1.Snapshot.alerts_stored_at:type_name -> google.protobuf.Timestamp
+	18, // 26: tocsin.delivery.v1.Snapshot.deliveries_stored_at:type_name -> google.protobuf.Timestamp
+	17, // 27: tocsin.delivery.v1.Snapshot.watermarks:type_name -> tocsin.delivery.v1.Snapshot.WatermarksEntry
+	20, // 28: tocsin.delivery.v1.KnownAlert.alert:type_name -> tocsin.alert.v1.Alert
+	18, // 29: tocsin.delivery.v1.KnownAlert.stored_at:type_name -> google.protobuf.Timestamp
+	18, // 30: tocsin.delivery.v1.KnownAlert.free_at:type_name -> google.protobuf.Timestamp
+	4,  // 31: tocsin.delivery.v1.LaneState.lane:type_name -> tocsin.delivery.v1.Lane
+	18, // 32: tocsin.delivery.v1.LaneState.told_at:type_name -> google.protobuf.Timestamp
+	14, // 33: tocsin.delivery.v1.LaneState.members:type_name -> tocsin.delivery.v1.MemberState
+	6,  // 34: tocsin.delivery.v1.LaneState.pending:type_name -> tocsin.delivery.v1.Intended
+	18, // 35: tocsin.delivery.v1.LaneState.next_attempt:type_name -> google.protobuf.Timestamp
+	18, // 36: tocsin.delivery.v1.LaneState.flush_at:type_name -> google.protobuf.Timestamp
+	19, // 37: tocsin.delivery.v1.MemberState.told:type_name -> tocsin.alert.v1.AlertState
+	21, // 38: tocsin.delivery.v1.Snapshot.WatermarksEntry.value:type_name -> tocsin.alert.v1.Cause
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_delivery_v1_delivery_proto_init() }
@@ -1497,7 +1540,7 @@ func file_tocsin_delivery_v1_delivery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_delivery_v1_delivery_proto_rawDesc), len(file_tocsin_delivery_v1_delivery_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
