@@ -39,6 +39,9 @@ var (
 	// ErrDuplicate means that an atomic batch holds an ID that the stream knows:
 	// the whole batch was stored before, or one stray ID was. Nothing was stored.
 	ErrDuplicate = errors.New("batch holds a message id that is already stored")
+	// ErrDamaged means that an object's content is not what was stored: some of it
+	// is gone, or it does not match its digest. No retry will change that.
+	ErrDamaged = errors.New("object is damaged")
 	// ErrExists means that the key already has a value.
 	ErrExists = errors.New("key exists")
 )

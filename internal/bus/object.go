@@ -1,7 +1,9 @@
 package bus
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +11,10 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// chunksAhead is how many chunks of an object wait to be taken in: 4 MiB. A
+// server cuts a client off that has 64 MiB waiting.
+const chunksAhead = 32
 
 // Objects is a store of named blobs of any size, in chunks of 128 KiB with a
 // digest that is checked when they are read.
@@ -69,20 +75,87 @@ func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-// Get returns the content of name. ok is false when there is none. Content that
-// does not match its digest is an error.
+// Get returns the content of name. ok is false when there is none. It is retried
+// until ctx ends, and returns ctx's cause then. Content that is not what was
+// stored is an error wrapping ErrDamaged.
+//
+// The client's own Get cannot be ended while it waits for content: it ends with
+// its context's deadline, whatever becomes of the context before.
 func (o *Objects) Get(ctx context.Context, name string) (data []byte, ok bool, err error) {
-	err = o.conn.persistFor(ctx, bulkLimit, o.kept(func(ctx context.Context) (err error) {
-		data, err = o.store.GetBytes(ctx, name)
+	for before := ""; ; {
+		info, err := o.info(ctx, name)
+		switch {
+		case errors.Is(err, jetstream.ErrObjectNotFound):
+			return nil, false, nil
+		case err == nil && info.NUID == before:
+			err = ErrDamaged // it was not replaced meanwhile
+		case err == nil:
+			data, err = o.content(ctx, info)
+		}
+		switch {
+		case err == nil:
+			return data, true, nil
+		case !errors.Is(err, errIncomplete):
+			return nil, false, fmt.Errorf("get object %s: %w", name, err)
+		}
+		before = info.NUID
+	}
+}
+
+// info returns what is known of an object.
+func (o *Objects) info(ctx context.Context, name string) (info *jetstream.ObjectInfo, err error) {
+	err = o.conn.persist(ctx, o.kept(func(ctx context.Context) error {
+		info, err = o.store.GetInfo(ctx, name)
 		return err
 	}))
-	switch {
-	case errors.Is(err, jetstream.ErrObjectNotFound):
-		return nil, false, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("get object %s: %w", name, err)
+	if errors.Is(err, jetstream.ErrBadObjectMeta) || err == nil && info.NUID == "" {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, jetstream.ErrBadObjectMeta)
 	}
-	return data, true, nil
+	return info, err
+}
+
+var (
+	// errIncomplete says that an object has fewer chunks than it should: it is
+	// damaged, or being replaced or deleted.
+	errIncomplete = errors.New("chunks are missing")
+	errWhole      = errors.New("all chunks are read")
+)
+
+// content reads the chunks of an object.
+func (o *Objects) content(ctx context.Context, info *jetstream.ObjectInfo) ([]byte, error) {
+	if info.Size == 0 {
+		return []byte{}, nil
+	}
+	stream, chunks := "OBJ_"+o.bucket, fmt.Sprintf("$O.%s.C.%s", o.bucket, info.NUID)
+	var data []byte
+	var last uint64
+	read, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	err := o.conn.Read(read, ReadOptions{
+		Stream: stream, Filter: chunks, prefetch: chunksAhead,
+		Idle: func() {
+			if d, _, err := o.conn.Last(read, stream, chunks); err == nil && d.Seq <= last {
+				end(errIncomplete)
+			}
+		},
+	}, func(d Delivery) error {
+		data, last = append(data, d.Data...), d.Seq
+		if uint64(len(data)) >= info.Size {
+			return errWhole
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, ErrStreamNotFound), errors.Is(err, ErrStreamReplaced):
+		return nil, errIncomplete // what is there now has to tell
+	case !errors.Is(err, errWhole):
+		return nil, err
+	}
+	digest, err := jetstream.DecodeObjectDigest(info.Digest)
+	if sum := sha256.Sum256(data); err != nil || uint64(len(data)) != info.Size || !bytes.Equal(sum[:], digest) {
+		return nil, ErrDamaged
+	}
+	return data, nil
 }
 
 // List returns the names that begin with prefix, sorted.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ type ReadOptions struct {
 	// without one while the connection is up. It does not say that everything
 	// has been read: compare with StreamState for that.
 	Idle func()
+
+	prefetch int // how many messages wait for the handler; 0 = prefetch
 }
 
 // Read calls handle for each message of the stream, in order and one at a time,
@@ -120,7 +123,7 @@ func (r *reader) run(ctx context.Context) error {
 	messages, err := consumer.Messages(
 		jetstream.PullHeartbeat(heartbeat),
 		jetstream.PullExpiry(pullExpiry),
-		jetstream.PullMaxMessages(prefetch),
+		jetstream.PullMaxMessages(cmp.Or(r.opts.prefetch, prefetch)),
 		jetstream.WithMessagesErrOnMissingHeartbeat(true),
 	)
 	if err != nil {

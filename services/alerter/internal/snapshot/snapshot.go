@@ -21,6 +21,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tocsin-dev/tocsin/internal/bus"
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
 )
 
@@ -170,14 +171,14 @@ func (s *Store) list(ctx context.Context, prefix string) (map[int][]Ref, error) 
 // snapshot is damaged or gone, and ErrNewer when this release cannot read it.
 func (s *Store) Load(ctx context.Context, partition int, ref Ref) (*statev1.StoredSnapshot, error) {
 	name := nameOf(partition, ref)
-	packed, ok, err := s.get(ctx, name)
+	bounded, cancel := context.WithTimeoutCause(ctx, loadTimeout, errNoAnswer)
+	defer cancel()
+	packed, ok, err := s.objects.Get(bounded, name)
 	switch {
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("load snapshot %s: %w", name, ctx.Err())
-	case errors.Is(err, errNoAnswer):
-		return nil, fmt.Errorf("load snapshot %s: %w", name, err)
-	case err != nil: // the store's digest did not match
+	case errors.Is(err, bus.ErrDamaged):
 		return nil, fmt.Errorf("load snapshot %s: %w: %w", name, ErrUnreadable, err)
+	case err != nil: // nothing is known of it, and another attempt may find it
+		return nil, fmt.Errorf("load snapshot %s: %w", name, err)
 	case !ok:
 		return nil, fmt.Errorf("load snapshot %s: %w: it is gone", name, ErrUnreadable)
 	}
@@ -199,36 +200,8 @@ func (s *Store) Load(ctx context.Context, partition int, ref Ref) (*statev1.Stor
 	return snap, nil
 }
 
-// errNoAnswer says that the store did not answer in time: nothing is known of
-// the snapshot, and another attempt may find it.
+// errNoAnswer says that the store did not answer in time.
 var errNoAnswer = errors.New("the object store does not answer")
-
-// get reads an object, and leaves the read behind when ctx ends or time is up:
-// the client of the store waits for content that does not arrive whatever
-// becomes of its context.
-func (s *Store) get(ctx context.Context, name string) (data []byte, ok bool, err error) {
-	type answer struct {
-		data []byte
-		ok   bool
-		err  error
-	}
-	bounded, cancel := context.WithTimeoutCause(ctx, loadTimeout, errNoAnswer)
-	defer cancel()
-	answers := make(chan answer, 1) // room for one that comes too late
-	go func() {
-		data, ok, err := s.objects.Get(bounded, name)
-		answers <- answer{data, ok, err}
-	}()
-	select {
-	case a := <-answers:
-		if a.err != nil && bounded.Err() != nil {
-			return nil, false, context.Cause(bounded)
-		}
-		return a.data, a.ok, a.err
-	case <-bounded.Done():
-		return nil, false, context.Cause(bounded)
-	}
-}
 
 func prefixOf(partition int) string { return fmt.Sprintf("p%02d/", partition) }
 

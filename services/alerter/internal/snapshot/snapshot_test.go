@@ -183,14 +183,11 @@ func TestWhatCannotBeReadIsToldApart(t *testing.T) {
 }
 
 // deaf is a store that holds something and never sends it.
-type deaf struct {
-	snapshot.Objects
-	over chan struct{}
-}
+type deaf struct{ snapshot.Objects }
 
-func (d deaf) Get(context.Context, string) ([]byte, bool, error) {
-	<-d.over
-	return nil, false, errors.New("too late")
+func (deaf) Get(ctx context.Context, _ string) ([]byte, bool, error) {
+	<-ctx.Done()
+	return nil, false, context.Cause(ctx)
 }
 
 func TestAStoreThatDoesNotAnswerIsNotWaitedForForEver(t *testing.T) {
@@ -203,9 +200,7 @@ func TestAStoreThatDoesNotAnswerIsNotWaitedForForEver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				objects := deaf{over: make(chan struct{})}
-				defer close(objects.over)
-				s, err := snapshot.NewStore(objects)
+				s, err := snapshot.NewStore(deaf{})
 				if err != nil {
 					t.Fatal(err)
 				}

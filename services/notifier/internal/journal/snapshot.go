@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -42,6 +43,8 @@ func OpenSnapshots(ctx context.Context, conn *bus.Conn, bucket string, log *slog
 }
 
 // Load returns the newest snapshot that can be read, or nil when there is none.
+// It waits for a store that does not answer until ctx ends: who begins without a
+// snapshot that is there tells less than there is to tell.
 func (s *Snapshots) Load(ctx context.Context) (*deliveryv1.Snapshot, error) {
 	names, err := s.names(ctx)
 	if err != nil {
@@ -50,8 +53,8 @@ func (s *Snapshots) Load(ctx context.Context) (*deliveryv1.Snapshot, error) {
 	for _, name := range names {
 		s.newest = max(s.newest, name)
 		data, ok, err := s.objects.Get(ctx, name)
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("load snapshot: %w", context.Cause(ctx))
+		if err != nil && !errors.Is(err, bus.ErrDamaged) {
+			return nil, fmt.Errorf("load snapshot: %w", err)
 		}
 		if err == nil && ok {
 			snapshot, decodeErr := decode(data)
