@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,8 @@ var (
 const (
 	// subjectPrefix begins the subject of every shard.
 	subjectPrefix = "tocsin.delivery."
+	// allShards are the subjects of all shards.
+	allShards = subjectPrefix + "*"
 	// fenceTries bounds how often opening starts again because a former owner
 	// still wrote; its lease ended before ours began, so once is usual.
 	fenceTries = 20
@@ -52,15 +55,31 @@ func shardOf(subject string) (int, bool) {
 	return shard, err == nil && shard >= 0 && shard < delivery.Shards
 }
 
+// Log is the part of the bus that a journal needs.
+type Log interface {
+	// StreamState tells what a stream holds.
+	StreamState(ctx context.Context, name string) (bus.StreamState, error)
+	// Recognize tells whether a stream is the one that a message came from.
+	Recognize(ctx context.Context, stream string, m bus.Mark) error
+	// At returns the message with a sequence.
+	At(ctx context.Context, stream string, seq uint64) (bus.Delivery, bool, error)
+	// Last returns the newest message of a subject.
+	Last(ctx context.Context, stream, subject string) (bus.Delivery, bool, error)
+	// Read calls handle for each message.
+	Read(ctx context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error
+	// PublishExpecting stores data if the subject's last sequence is as given.
+	PublishExpecting(ctx context.Context, subject string, lastSubjectSeq uint64, data []byte) (uint64, error)
+}
+
 // Journal is the journal of one owner.
 type Journal struct {
-	conn  *bus.Conn
+	conn  Log
 	log   *slog.Logger
 	owner string
 }
 
 // New returns the journal for the owner of that name, unopened.
-func New(conn *bus.Conn, owner string, log *slog.Logger) *Journal {
+func New(conn Log, owner string, log *slog.Logger) *Journal {
 	return &Journal{conn: conn, owner: owner, log: log}
 }
 
@@ -136,29 +155,31 @@ func (j *Journal) Open(ctx context.Context, core *delivery.Core, alertsSeq uint6
 	return [delivery.Shards]uint64{}, errors.New("open the journal: a former owner does not stop writing")
 }
 
-// replay applies what the stream holds beyond what core has.
+// replay applies what the stream holds beyond what core has: everything up to the
+// newest record, as of when it begins, that is still kept.
 func (j *Journal) replay(ctx context.Context, core *delivery.Core) error {
-	state, err := j.conn.StreamState(ctx, bus.DeliveriesStream)
+	newest, kept, err := j.conn.Last(ctx, bus.DeliveriesStream, allShards)
 	if err != nil {
 		return fmt.Errorf("replay deliveries: %w", err)
 	}
 	known := core.ShardSequences()
-	from := known[0]
-	for _, seq := range known {
-		from = min(from, seq)
-	}
-	if state.Messages == 0 || from >= state.LastSeq {
+	reached, end := slices.Min(known[:]), newest.Seq
+	if !kept || reached >= end {
 		return nil
 	}
 	caughtUp := errors.New("caught up")
 	read, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	err = j.conn.Read(read, bus.ReadOptions{
-		Stream: bus.DeliveriesStream, From: from + 1,
+		Stream: bus.DeliveriesStream, From: reached + 1,
 		Idle: func() {
-			// Nothing comes: either the server is slow, or the last message was
-			// removed from the stream.
-			if _, kept, err := j.conn.At(read, bus.DeliveriesStream, state.LastSeq); err == nil && !kept {
+			// Nothing comes: either the server is slow, or what was newest has been
+			// removed from the stream, and less is to be waited for.
+			newest, kept, err := j.conn.Last(read, bus.DeliveriesStream, allShards)
+			if err != nil {
+				return
+			}
+			if end = min(end, newest.Seq); !kept || reached >= end {
 				stop(caughtUp)
 			}
 		},
@@ -166,7 +187,7 @@ func (j *Journal) replay(ctx context.Context, core *delivery.Core) error {
 		if shard, ok := shardOf(d.Subject); ok {
 			core.ApplyJournal(shard, d.Seq, j.decode(ctx, d))
 		}
-		if d.Seq >= state.LastSeq || d.Pending == 0 {
+		if reached = d.Seq; reached >= end {
 			return caughtUp
 		}
 		return nil
@@ -223,7 +244,7 @@ const (
 
 // write stores messages on one shard, one after the other.
 type write struct {
-	conn  *bus.Conn
+	conn  Log
 	shard int
 	last  uint64
 }

@@ -341,6 +341,77 @@ func TestASnapshotForgetsWhatTheJournalLost(t *testing.T) {
 	}
 }
 
+// slow is a journal whose server does not speak up before the n-th message for
+// long, and loses its newest messages meanwhile.
+type slow struct {
+	*bus.Conn
+	before uint64
+	lose   func()
+}
+
+func (s *slow) Read(ctx context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error {
+	return s.Conn.Read(ctx, o, func(d bus.Delivery) error {
+		if d.Seq == s.before {
+			s.lose()
+			for range 3 {
+				if o.Idle(); ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+			}
+		}
+		// It does not know that nothing follows.
+		d.Pending = 0
+		return handle(d)
+	})
+}
+
+func TestAReplayEndsWithTheNewestRecordThatIsKept(t *testing.T) {
+	const records = 5
+	for name, c := range map[string]struct {
+		before uint64 // nothing comes for long before this record
+		lost   int    // how many of the newest are removed then
+		want   int
+	}{
+		"all are kept":                         {2, 0, records},
+		"the newest is gone":                   {2, 1, records - 1},
+		"the newest is gone when it is due":    {records, 1, records - 1},
+		"all that were not read are gone":      {3, 3, 2},
+		"all are gone before any of them came": {1, records, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nats := servertest.NATS(t)
+			conn := nats.Conn(t)
+			if _, err := conn.EnsureStream(t.Context(), bus.Deliveries()); err != nil {
+				t.Fatal(err)
+			}
+			w := map[int]*write{}
+			for i := range records {
+				shard := i % 2
+				if w[shard] == nil {
+					w[shard] = &write{conn: conn, shard: shard}
+				}
+				if _, err := w[shard].store(t.Context(), []*deliveryv1.Record{intended(fmt.Sprint("msg", i), fmt.Sprint("group", i))}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			log := &slow{Conn: conn, before: c.before, lose: func() {
+				for i := range c.lost {
+					nats.Call(t, "STREAM.MSG.DELETE."+bus.DeliveriesStream, fmt.Sprintf(`{"seq":%d}`, records-i))
+				}
+			}}
+			core := newCore(t)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := New(log, "slow", slog.New(slog.DiscardHandler)).replay(ctx, core); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(pending(core)); got != c.want {
+				t.Errorf("%d records were replayed, want %d", got, c.want)
+			}
+		})
+	}
+}
+
 // TestAShardWhoseLastMessageAgedOutBeginsAnew writes after everything left.
 func TestAShardWhoseLastMessageAgedOutBeginsAnew(t *testing.T) {
 	conn := servertest.NATS(t).Conn(t)
