@@ -22,6 +22,7 @@ func TestKilledRightAfterAWebhookWasAnswered(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
+	w.untilRulesHold(t, "killed")
 	for round := range rounds {
 		s := w.up(t)
 		hooks := w.hooks(t, s, 1)
@@ -68,5 +69,22 @@ func TestKilledRightAfterAWebhookWasAnswered(t *testing.T) {
 	}
 	if n := w.receiver.count("standard", "AllFailuresCounted", "firing"); n != 1 {
 		t.Errorf("the receiver was told %d times that all are counted, want once", n)
+	}
+}
+
+// untilRulesHold runs Tocsin until a rule has judged an endpoint: what is told
+// before the rules are in force enters none of their windows.
+func (w *world) untilRulesHold(t *testing.T, id string) {
+	t.Helper()
+	w.runtime.setJob(id, "first", says(200, jobBody("first", "IN_PROGRESS", nil)))
+	s := w.up(t)
+	w.hooks(t, s, 1)
+	register(t, s, id, "first")
+	query := reflectOn(t, s.query, queryToken)
+	eventually(t, "a rule judges "+id, func() string { return unequal(fmt.Sprint(len(query.alerts(t, "JobOpen"))), "1") })
+	w.runtime.setJob(id, "first", says(200, jobBody("first", "CANCELLED", nil)))
+	eventually(t, "its first job ends", func() string { return unequal(fmt.Sprint(len(query.alerts(t, "JobOpen"))), "0") })
+	if code := s.Stop(); code != 0 {
+		t.Errorf("it ended with code %d, want 0", code)
 	}
 }
