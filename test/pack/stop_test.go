@@ -13,12 +13,8 @@ import (
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
 )
 
-const (
-	// stop is how long everything is away: a night.
-	stop = 8 * time.Hour
-	// counted is the part of it that the engine counts.
-	counted = 90 * time.Second
-)
+// stop is how long everything is away: a night.
+const stop = 8 * time.Hour
 
 // fleet is an account in which alerts fire and wait.
 type fleet struct {
@@ -44,6 +40,7 @@ func newFleet(t *testing.T) *fleet {
 	f.resume()
 	f.pass(2 * time.Hour)
 	f.becomes("chat-full", queued(40))
+	f.Change(ruletest.Endpoint("search-well"), ruletest.QueueSpec(4))
 	f.pod("dev-lost", gpuless)
 	f.pass(time.Minute)
 	return f
@@ -90,7 +87,7 @@ func TestAStopOfEightHoursChangesNothing(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t)
 			f.WantFiring("CrashLoop", "QueueStalled", "NoIdleWorkers", "EndpointDisabled", "QueueStalled", "NoIdleWorkers",
-				"NoData", "JobStuckInQueue", "PodDown", "LowGPUUtilization")
+				"NoData", "JobStuckInQueue", "PodDown", "LowGPUUtilization", "WorkersMaxReduced")
 			f.WantPending("Saturated", "GPUMissing")
 			firing, pending := alerts(f.Firing()), alerts(f.Pending())
 
@@ -115,9 +112,9 @@ func TestAStopOfEightHoursChangesNothing(t *testing.T) {
 			}
 
 			// The rest of the wait is waited out: of 5 minutes 2 had passed, and the
-			// stop counts as a minute and a half.
+			// stop counts as nothing.
 			f.rule = "GPUMissing"
-			f.firesAfter(5*time.Minute - 2*time.Minute - counted - step)
+			f.firesAfter(5*time.Minute - 2*time.Minute - step)
 		})
 	}
 }

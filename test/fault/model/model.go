@@ -36,8 +36,8 @@ type rule struct {
 var rules = []rule{{name: "Waiting"}, {name: "Overdue", wait: 1000}, {name: "Latched", latches: true}}
 
 // How the fold treats time: what a message moves it by at most, for how many
-// intervals a sample holds, from how many on it is late, and how far back a
-// poll slot is still a repetition.
+// intervals of the bus's time a sample holds, from how many on it is late, and
+// how far back a poll slot is still a repetition.
 const (
 	maxStep       = 90 * time.Second
 	holdIntervals = 3
@@ -126,22 +126,53 @@ type partition struct {
 	begun   bool
 	stamp   time.Time
 	now     time.Duration // engine time
+	skipped int64         // milliseconds that the bus's time is ahead of it
 	active  string        // hash of the rules in force
 	targets []*target     // by token
 	seq     uint64
 	changes []Change
 }
 
-// ms is engine time as the fold reckons it.
-func (p *partition) ms() int64 { return p.now.Milliseconds() }
+// ms is engine time as the fold reckons it, and bus the bus's time of one of its
+// instants.
+func (p *partition) ms() int64          { return p.now.Milliseconds() }
+func (p *partition) bus(at int64) int64 { return at + p.skipped }
 
 // advance moves time to a message's timestamp and lets happen what comes due.
+// Where more time went by than one message moves, nothing waits in it.
 func (p *partition) advance(to time.Time) {
 	before := p.ms()
+	var gone time.Duration
 	if p.begun {
-		p.now += min(max(to.Sub(p.stamp), 0), maxStep)
+		gone = max(to.Sub(p.stamp), 0)
 	}
+	left := max(gone-maxStep, 0).Milliseconds()
+	if left > 0 {
+		p.everyAlert(func(t *target, i int) { p.stop(t, i, before) })
+	}
+	p.now += min(gone, maxStep)
+	p.skipped += left
 	p.begun, p.stamp = true, to
+	p.comeDue(before)
+	if left > 0 {
+		p.everyAlert(func(t *target, i int) {
+			if t.alerts[i].stopped {
+				p.step(t, i, p.ms())
+			}
+		})
+	}
+}
+
+func (p *partition) everyAlert(f func(*target, int)) {
+	for _, t := range p.targets {
+		for i := range t.alerts {
+			f(t, i)
+		}
+	}
+}
+
+// comeDue lets happen what comes due after an instant, in its order.
+func (p *partition) comeDue(before int64) {
 	type due struct {
 		at int64
 		t  *target
@@ -150,7 +181,7 @@ func (p *partition) advance(to time.Time) {
 	var all []due
 	for _, t := range p.targets {
 		for i, a := range t.alerts {
-			if at := a.since + rules[i].wait; a.phase == pends && at > before && at <= p.ms() {
+			if at := a.since + rules[i].wait; a.phase == pends && !a.stopped && at > before && at <= p.ms() {
 				all = append(all, due{at, t, i})
 			}
 		}
@@ -224,8 +255,13 @@ func (p *partition) sample(t *target, s *eventv1.HealthSampled, held time.Durati
 	if t.seen && back >= 0 && (late || back < slotMemory.Milliseconds()) {
 		return
 	}
+	if t.seen && p.bus(p.ms()) > t.holds() {
+		for i := range t.alerts {
+			p.stop(t, i, p.ms())
+		}
+	}
 	t.slot, t.interval = s.GetPollSlotMs(), interval.Milliseconds()
-	at := p.ms() - held.Milliseconds()
+	at := p.bus(p.ms()) - held.Milliseconds()
 	if !t.seen || at > t.sampled {
 		t.sampled = at
 	}
@@ -247,7 +283,7 @@ func (p *partition) step(t *target, i int, at int64) {
 		return
 	}
 	r, a := rules[i], &t.alerts[i]
-	known := t.seen && at <= t.sampled+holdIntervals*t.interval
+	known := t.seen && p.bus(at) <= t.holds()
 	holds := known && t.waiting > Above
 	over := known && !holds
 	if r.latches {
@@ -258,15 +294,23 @@ func (p *partition) step(t *target, i int, at int64) {
 		if !holds {
 			return
 		}
-		*a = alert{pends, at}
+		*a = alert{phase: pends, since: at}
 		if r.wait == 0 {
 			p.turn(t, i, fires, at)
 		}
 	case pends:
-		if over {
+		switch {
+		case !known:
+			p.stop(t, i, at)
+		case !holds:
 			*a = alert{}
-		} else if holds && at-a.since >= r.wait {
-			p.turn(t, i, fires, at)
+		default:
+			if a.stopped {
+				*a = alert{phase: pends, since: at - a.waited}
+			}
+			if at-a.since >= r.wait {
+				p.turn(t, i, fires, at)
+			}
 		}
 	case fires:
 		if over {
@@ -275,8 +319,21 @@ func (p *partition) step(t *target, i int, at int64) {
 	}
 }
 
+// stop ends the wait of a pending alert for the time being: since its sample
+// ceased to hold, if that was before the instant at.
+func (p *partition) stop(t *target, i int, at int64) {
+	a := &t.alerts[i]
+	if a.phase != pends || a.stopped {
+		return
+	}
+	if t.seen {
+		at = min(at, t.holds()+1-p.skipped)
+	}
+	a.stopped, a.waited = true, max(at-a.since, 0)
+}
+
 // turn makes a change that people are told of.
 func (p *partition) turn(t *target, i int, to phase, at int64) {
-	t.alerts[i] = alert{to, at}
+	t.alerts[i] = alert{phase: to, since: at}
 	p.changes = append(p.changes, Change{Key: Key{rules[i].name, t.id}, Seq: p.seq, Firing: to == fires})
 }

@@ -8,7 +8,7 @@ type target struct {
 	seen      bool  // it was ever sampled
 	slot      int64 // of the last sample
 	interval  int64 // between samples, in milliseconds
-	sampled   int64 // when, in engine time
+	sampled   int64 // when, in the bus's time
 	waiting   int64 // jobs in queue
 	alerts    []alert
 	jobs      map[string]job
@@ -23,10 +23,17 @@ const (
 	fires
 )
 
+// holds is until when the last sample holds, in the bus's time.
+func (t *target) holds() int64 { return t.sampled + holdIntervals*t.interval }
+
 // alert is where the alert of a rule stands, and since when.
 type alert struct {
 	phase phase
 	since int64
+	// stopped says that its wait stands still, and waited is how much of it had
+	// passed then.
+	stopped bool
+	waited  int64
 }
 
 // job is how far a job has come.

@@ -90,8 +90,8 @@ func (p *Partition) carryOver(t *target, old *Program, now int64) {
 	var fresh []bool
 	t.series, fresh = carry(t.series, before, p.program.recorded[kind])
 	for i, r := range p.program.recorded[kind] {
-		if fresh[i] && (r.source&factsOfSample == 0 || now <= t.holds()) {
-			p.put(t, &t.series[i], r, subject{t: t, now: now}, now)
+		if fresh[i] && (r.source&factsOfSample == 0 || p.clock.busAt(now) <= t.holds()) {
+			p.put(t, &t.series[i], r, p.about(t, nil, now))
 		}
 	}
 	for _, f := range t.failures {
@@ -100,9 +100,9 @@ func (p *Partition) carryOver(t *target, old *Program, now int64) {
 			switch {
 			case !fresh[i]:
 			case r.cond == nil && r.field == expr.JobFailed:
-				f.series[i].Set(now, float64(f.total), window.Forever)
+				f.series[i].Set(p.clock.busAt(now), float64(f.total), window.Forever)
 			default:
-				p.put(t, &f.series[i], r, subject{t: t, cat: f, now: now}, now)
+				p.put(t, &f.series[i], r, p.about(t, f, now))
 			}
 		}
 	}

@@ -58,7 +58,7 @@ func (p *Partition) begin(t *target, c *compiled, cat *failures, at int64) {
 // move takes an alert one step on and tells what came of it.
 func (p *Partition) move(a *alert, cond, until rule.Truth, at int64) {
 	before := a.state
-	next, change := a.state.Step(at, cond, until, a.rule.timing)
+	next, change := a.state.Step(at, rule.Verdict{Cond: cond, Until: until, Since: p.missing(a, at)}, a.rule.timing)
 	a.state = next
 	switch change {
 	case rule.None:
@@ -193,7 +193,7 @@ func (p *Partition) explain(a *alert, at int64) {
 
 // annotations renders the texts of an alert.
 func (p *Partition) annotations(a *alert, at int64) map[string]string {
-	about := subject{t: a.target, cat: a.target.category(a.category), now: at}
+	about := p.about(a.target, a.target.category(a.category), at)
 	data := rulefile.TemplateData{
 		Labels: a.told.GetLabels(), Name: a.target.target.GetName(), First: rulefile.NoValue, Parts: map[string]any{},
 		Field: func(name string) (any, bool) {

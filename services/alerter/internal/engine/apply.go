@@ -21,7 +21,8 @@ func (p *Partition) apply(e *eventv1.Event) {
 	case *eventv1.Event_Tick, *eventv1.Event_RuleSetActivated:
 		// A tick moves time, which is done; a rule set that is in force changes nothing.
 	case *eventv1.Event_CollectorStarted:
-		p.collectorStarts()
+		p.listen()
+		p.reconsider(func(a *alert) bool { return len(a.rule.absences) > 0 })
 	case nil:
 		p.problem(UndecodableEvent, "", "", "message %d has no fact that can be read", p.step.message.Seq)
 	default:
@@ -29,9 +30,9 @@ func (p *Partition) apply(e *eventv1.Event) {
 	}
 }
 
-// collectorStarts notes that observation begins: absence counts from here.
-func (p *Partition) collectorStarts() {
-	p.collectorStarted = p.nowMs()
+// listen notes that observation begins: absence counts from here.
+func (p *Partition) listen() {
+	p.listening = p.nowMs()
 	for _, t := range p.targets {
 		for _, w := range t.watches {
 			p.delay(w, p.nowMs())
@@ -95,7 +96,7 @@ func (p *Partition) find(about *eventv1.Target) *target {
 		}
 		t = &target{
 			token: token, target: proto.CloneOf(about), firstSeen: p.nowMs(),
-			gone: never, sampled: never, interval: p.real(usualInterval),
+			gone: never, sampled: never, sampledBus: never, interval: p.real(usualInterval),
 		}
 		p.targets[token] = t
 		p.describe(t)
@@ -155,9 +156,9 @@ func (p *Partition) observed(t *target, e *eventv1.Event) {
 	case *eventv1.Event_PollFailed:
 		p.pollFailed(t, f.PollFailed)
 	case *eventv1.Event_JobRegistered:
-		p.jobRegistered(t, f.JobRegistered, p.nowMs()-p.real(held))
+		p.jobRegistered(t, f.JobRegistered, p.real(held))
 	case *eventv1.Event_JobTransitioned:
-		p.jobMoved(t, f.JobTransitioned, p.nowMs()-p.real(held))
+		p.jobMoved(t, f.JobTransitioned, p.real(held))
 	}
 }
 
@@ -183,8 +184,12 @@ func (p *Partition) sampled(t *target, s sample) {
 	if back := t.slot - s.slot; t.sampled != never && back >= 0 && (late || back < memory.Milliseconds()) {
 		return
 	}
+	if t.sampled != never && p.clock.bus() > t.holds() {
+		p.lapse(t)
+	}
 	t.slot, t.interval = s.slot, p.real(interval)
 	t.sampled = max(t.sampled, p.nowMs()-p.real(s.held))
+	t.sampledBus = max(t.sampledBus, p.clock.bus()-p.real(s.held))
 	t.sampledAt = p.step.message.Time.Add(-s.held).UnixNano()
 	for _, w := range t.watches {
 		p.delay(w, p.nowMs())
@@ -242,7 +247,7 @@ func (p *Partition) removed(t *target) {
 	p.strip(t)
 	*t = target{
 		token: t.token, target: t.target, labels: t.labels, overrides: t.overrides, firstSeen: t.firstSeen,
-		gone: now, slot: t.slot, interval: t.interval, sampled: never, alerts: t.alerts,
+		gone: now, slot: t.slot, interval: t.interval, sampled: never, sampledBus: never, alerts: t.alerts,
 	}
 	p.touch(t)
 	p.equip(t)

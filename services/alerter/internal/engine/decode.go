@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -87,8 +88,12 @@ func fromHead(h *statev1.Head, speed float64) (*Partition, error) {
 		return nil, FormatError{h.GetFormat()}
 	}
 	p := NewPartition(int(h.GetPartition()), h.GetLogId(), speed)
-	p.applied, p.stamp, p.now, p.hash = h.GetAppliedSeq(), h.GetStampNs(), h.GetNowNs(), h.GetRuleSetHash()
-	p.collectorStarted = optional(h.CollectorStartedMs)
+	p.applied, p.hash = h.GetAppliedSeq(), h.GetRuleSetHash()
+	p.clock = clock{stamp: h.GetStampNs(), now: h.GetNowNs(), skipped: h.GetSkippedMs()}
+	for _, g := range h.GetGaps() {
+		p.clock.gaps = append(p.clock.gaps, window.Gap{From: g.GetFromMs(), To: g.GetToMs()})
+	}
+	p.listening = optional(h.CollectorStartedMs)
 	return p, nil
 }
 
@@ -146,7 +151,7 @@ func decodeTarget(token string, s *statev1.TargetState) *target {
 	t := &target{
 		token: token, target: s.GetTarget(), spec: s.GetSpec(), labels: s.GetLabels(), overrides: s.GetOverrides(),
 		firstSeen: s.GetFirstSeenMs(), gone: optional(s.GoneMs), slot: s.GetPollSlotMs(), interval: s.GetIntervalMs(),
-		sampled: optional(s.SampledMs), sampledAt: s.GetSampledAtNs(), health: s.GetHealth(), gpu: s.GetGpu(), account: s.GetAccount(),
+		sampled: optional(s.SampledMs), sampledBus: optional(cmp.Or(s.SampledBusMs, s.SampledMs)), sampledAt: s.GetSampledAtNs(), health: s.GetHealth(), gpu: s.GetGpu(), account: s.GetAccount(),
 		inventory: s.GetInventory(), failure: s.GetFailure(), tracked: s.GetTracked(), loose: s.GetSeries(),
 	}
 	for _, c := range s.GetCounters() {
@@ -194,6 +199,7 @@ func decodeAlertRecord(t *target, r *statev1.AlertRecord) *alert {
 		a.state.Phase, a.state.Fired, a.state.Renew = rule.Firing, r.GetFiredMs(), r.GetRenewMs()
 		a.state.Clearing, a.state.Cleared = r.ClearedMs != nil, r.GetClearedMs()
 	}
+	a.state.Frozen, a.state.Held = r.HeldMs != nil, r.GetHeldMs()
 	return a
 }
 

@@ -90,9 +90,12 @@ func (p *Partition) Snapshot() ([]byte, error) {
 func (p *Partition) head() *statev1.Head {
 	h := &statev1.Head{
 		Format: stateFormat, Partition: uint32(p.index), LogId: p.logID,
-		AppliedSeq: p.applied, StampNs: p.stamp, NowNs: p.now, RuleSetHash: p.hash,
+		AppliedSeq: p.applied, StampNs: p.clock.stamp, NowNs: p.clock.now, RuleSetHash: p.hash, SkippedMs: p.clock.skipped,
 	}
-	h.CollectorStartedMs = instant(p.collectorStarted)
+	for _, g := range p.clock.gaps {
+		h.Gaps = append(h.Gaps, &statev1.Gap{FromMs: g.From, ToMs: g.To})
+	}
+	h.CollectorStartedMs = instant(p.listening)
 	return h
 }
 
@@ -107,7 +110,7 @@ func instant(at int64) *int64 {
 func (p *Partition) encodeTarget(t *target) *statev1.TargetState {
 	s := &statev1.TargetState{
 		Target: t.target, Spec: t.spec, Labels: t.labels, Overrides: t.overrides,
-		FirstSeenMs: t.firstSeen, GoneMs: instant(t.gone), PollSlotMs: t.slot, IntervalMs: t.interval, SampledMs: instant(t.sampled),
+		FirstSeenMs: t.firstSeen, GoneMs: instant(t.gone), PollSlotMs: t.slot, IntervalMs: t.interval, SampledMs: instant(t.sampled), SampledBusMs: instant(t.sampledBus),
 		SampledAtNs: t.sampledAt, Health: t.health, Gpu: t.gpu, Account: t.account, Inventory: t.inventory, Failure: t.failure,
 		Tracked: t.tracked, Series: encodeSeries(t.loose, t.series, p.recordedOf(t)),
 	}
@@ -182,6 +185,9 @@ func (a *alert) record() *statev1.AlertRecord {
 		if a.state.Clearing {
 			r.ClearedMs = &a.state.Cleared
 		}
+	}
+	if a.state.Frozen {
+		r.HeldMs = &a.state.Held
 	}
 	return r
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
 // cache gives the values of slots for one subject at one instant, each found
@@ -58,15 +59,16 @@ func (c *cache) value(id int) expr.Value {
 	}
 }
 
-// absent says whether the target was silent for long enough. While a collector
-// has only just begun, silence means nothing yet: there is no value.
+// absent says whether the target was silent for long enough. Where a collector
+// has only just begun, or a gap has just ended, silence means nothing yet: there
+// is no value.
 func (c *cache) absent(window int64) expr.Value {
 	needed := absence(c.t, window)
 	silent := c.now - c.t.seen()
 	switch {
 	case silent < needed:
 		return expr.Bool(false)
-	case c.now-c.partition.collectorStarted < needed && c.partition.collectorStarted != never:
+	case c.now-c.partition.listening < needed && c.partition.listening != never:
 		return expr.Value{}
 	default:
 		return expr.Bool(true)
@@ -85,26 +87,35 @@ func (c *cache) windowed(id int, s *expr.Slot) expr.Value {
 	if at.index < 0 || at.index >= len(list) {
 		return expr.Value{}
 	}
-	series := &list[at.index]
+	series, clock := &list[at.index], &c.partition.clock
 	switch s.Fn {
 	case expr.FnIncrease:
-		return expr.NumIf(series.Increase(c.now, s.Window))
+		return rise(series.Increase(c.bus, s.Window))
 	case expr.FnRate:
-		return expr.NumIf(series.Rate(c.now, s.Window))
+		return rise(series.Rate(c.bus, s.Window))
 	case expr.FnMin:
-		return expr.NumIf(series.Min(c.now, s.Window))
+		return expr.NumIf(series.Min(c.bus, s.Window, clock.gaps))
 	case expr.FnMax:
-		return expr.NumIf(series.Max(c.now, s.Window))
+		return expr.NumIf(series.Max(c.bus, s.Window, clock.gaps))
 	case expr.FnAvg:
-		return expr.NumIf(series.Avg(c.now, s.Window))
+		return expr.NumIf(series.Avg(c.bus, s.Window, clock.gaps))
 	case expr.FnLast:
-		return expr.NumIf(series.Last(c.now, s.Window))
+		// What was seen last does not age in a gap.
+		return expr.NumIf(series.Last(c.bus, c.bus-clock.reach(c.bus, s.Window)))
 	case expr.FnDelta:
-		return expr.NumIf(series.Delta(c.now, s.Window))
+		return expr.NumIf(series.Delta(c.bus, s.Window))
 	case expr.FnCountTrue:
-		return expr.NumIf(series.CountTrue(c.now, s.Window, s.Bucket))
+		return expr.NumIf(series.CountTrue(c.bus, s.Window, s.Bucket, clock.gaps))
 	}
 	return expr.Value{}
+}
+
+// rise returns what is known of a rise as a value.
+func rise(r window.Rise, ok bool) expr.Value {
+	if !ok {
+		return expr.Value{}
+	}
+	return expr.Value{Kind: expr.Gauge, Number: r.Least, Slack: r.Slack}
 }
 
 // judge evaluates all rules on a target after a fact about it.
@@ -127,7 +138,7 @@ func (p *Partition) judgeGroup(t *target, g *ruleGroup, cat *failures, now int64
 	if len(g.rules) == 0 {
 		return
 	}
-	p.cache.begin(p, g, subject{t: t, cat: cat, now: now})
+	p.cache.begin(p, g, p.about(t, cat, now))
 	for _, c := range g.rules {
 		if t.live() || c.readsGone {
 			p.advanceRule(t, c, cat, now)
@@ -137,7 +148,7 @@ func (p *Partition) judgeGroup(t *target, g *ruleGroup, cat *failures, now int64
 
 // evaluate evaluates one rule on a target at an instant that has come.
 func (p *Partition) evaluate(t *target, c *compiled, cat *failures, at int64) {
-	p.cache.begin(p, c.group, subject{t: t, cat: cat, now: at})
+	p.cache.begin(p, c.group, p.about(t, cat, at))
 	p.advanceRule(t, c, cat, at)
 }
 

@@ -74,8 +74,9 @@ func (p *Partition) course(a *alert, f expr.FieldID, at int64) *alertv1.Series {
 		return nil
 	}
 	s := &alertv1.Series{Field: name}
-	for _, step := range list[i].Points(at, a.rule.window, maxPoints) {
-		s.Points = append(s.Points, p.point(step, at))
+	bus := p.clock.busAt(at)
+	for _, step := range list[i].Points(bus, a.rule.window, maxPoints) {
+		s.Points = append(s.Points, p.point(step, bus))
 	}
 	return s
 }
@@ -104,8 +105,8 @@ func (p *Partition) errorGroups(a *alert, at int64) []*alertv1.ErrorGroup {
 		}
 		count := f.total
 		if found && i < len(f.series) {
-			if n, ok := f.series[i].Increase(at, min(a.rule.window, p.program.failures[i].length)); ok {
-				count = int64(n)
+			if n, ok := f.series[i].Increase(p.clock.busAt(at), min(a.rule.window, p.program.failures[i].length)); ok {
+				count = int64(n.Least)
 			}
 		}
 		if count == 0 && a.category == "" {

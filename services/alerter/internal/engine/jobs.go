@@ -125,11 +125,12 @@ func (j *jobTable) remove(n *job) {
 	}
 }
 
-// prune forgets what is too old and, the oldest first, what is too much. It
-// returns how many were forgotten for the latter.
-func (j *jobTable) prune(now int64) (over int) {
-	j.open = j.forget(j.open, now-openFor.Milliseconds())
-	j.ended = j.forget(j.ended, now-endedFor.Milliseconds())
+// prune forgets the jobs that ended, or entered an open state, before an
+// instant and, the oldest first, what is too much. It returns how many were
+// forgotten for the latter.
+func (j *jobTable) prune(ended, open int64) (over int) {
+	j.open = j.forget(j.open, open)
+	j.ended = j.forget(j.ended, ended)
 	for len(j.open)+len(j.ended) > maxJobs {
 		oldest := j.open
 		if len(oldest) == 0 || len(j.ended) > 0 && j.ended[0].since <= oldest[0].since {

@@ -62,15 +62,15 @@ func TestJobsAreForgottenInTime(t *testing.T) {
 	j := newJobTable()
 	j.move("ended", 1, completed, 0)
 	j.move("open", 1, inQueue, 0)
-	j.prune(endedFor.Milliseconds())
+	j.prune(0, -1)
 	if len(j.byID) != 2 {
-		t.Errorf("%d known after 40 min, want both", len(j.byID))
+		t.Errorf("%d known, want both", len(j.byID))
 	}
-	j.prune(endedFor.Milliseconds() + 1)
+	j.prune(1, 0)
 	if j.byID["open"] == nil || j.byID["ended"] != nil {
 		t.Errorf("known %v; want only the one that has not ended", j.byID)
 	}
-	j.prune(openFor.Milliseconds() + 1)
+	j.prune(1, 1)
 	if len(j.byID) != 0 || len(j.open) != 0 {
 		t.Errorf("known %v; want none", j.byID)
 	}
@@ -87,7 +87,7 @@ func TestTooManyJobsDropTheOldest(t *testing.T) {
 	}
 	j.move("newest", 1, completed, maxJobs)
 	j.move("newer", 1, inQueue, maxJobs)
-	if over := j.prune(maxJobs); over != 2 || j.dropped != 2 || j.byID["0"] != nil || j.byID["1"] != nil || j.byID["2"] == nil {
+	if over := j.prune(0, 0); over != 2 || j.dropped != 2 || j.byID["0"] != nil || j.byID["1"] != nil || j.byID["2"] == nil {
 		t.Errorf("%d dropped, %d in all", over, j.dropped)
 	}
 }

@@ -10,11 +10,6 @@ import (
 )
 
 const (
-	// maxStep is by how much one message may move engine time. A leap of the
-	// clock, an outage of the bus or a night off counts as this much, so time in
-	// which nobody could publish satisfies no `for` and no absence. The owner
-	// publishes a tick at least every 60 s.
-	maxStep = 90 * time.Second
 	// keepGone is how long a removed target is remembered, so that a straggling
 	// sample does not bring it back, and a pod that is gone can be told of.
 	keepGone = 24 * time.Hour
@@ -33,11 +28,11 @@ type Partition struct {
 	speed float64
 
 	applied uint64
-	stamp   int64
-	now     int64
+	clock   clock
 	hash    string
-	// collectorStarted is when a collector began to observe; never before.
-	collectorStarted int64
+	// listening is since when silence means something: since a collector began to
+	// observe, or a gap ended; never before.
+	listening int64
 
 	targets map[string]*target
 	// byID and byFingerprint find the pending and firing alerts; perRule counts them.
@@ -69,7 +64,7 @@ type dirt struct {
 // runs speed times as fast as the log's timestamps; speed is 1 but in a demo.
 func NewPartition(index int, logID string, speed float64) *Partition {
 	return &Partition{
-		index: index, logID: logID, speed: speed, collectorStarted: never,
+		index: index, logID: logID, speed: speed, listening: never,
 		targets: map[string]*target{}, byID: map[string]*alert{}, byFingerprint: map[string]*alert{}, perRule: map[string]int{},
 		dirty: dirt{map[string]struct{}{}, map[string]struct{}{}},
 	}
@@ -90,9 +85,7 @@ func (p *Partition) Step(m Message, programs Programs) (StepResult, error) {
 	if current != nil {
 		p.attach(current)
 	}
-	before := p.nowMs()
-	p.advance(m.Time)
-	p.fireTimers(before)
+	p.pass(m.Time)
 	if next != nil {
 		p.activate(next)
 	} else {
@@ -123,20 +116,21 @@ func (p *Partition) lookUp(m Message, programs Programs) (current, next *Program
 	return current, next, nil
 }
 
-// advance moves engine time to a message's timestamp. A step back of the clock
-// stands still and goes on from there.
-func (p *Partition) advance(to time.Time) {
-	stamp := to.UnixNano()
-	if p.applied > 0 {
-		passed := min(max(time.Duration(stamp-p.stamp), 0), maxStep)
-		if p.speed != 1 {
-			// The bound holds for engine time too: a demo that was stopped for a
-			// minute and a half has not been silent for an hour and a half.
-			passed = min(time.Duration(float64(passed)*p.speed), maxStep)
-		}
-		p.now += int64(passed)
+// pass lets the time up to a message pass.
+func (p *Partition) pass(to time.Time) {
+	before := p.nowMs()
+	passed, skipped := p.elapsed(to)
+	if skipped > 0 {
+		p.suspend()
 	}
-	p.stamp = stamp
+	p.clock.advance(to, passed, skipped)
+	if skipped > 0 {
+		p.listen()
+	}
+	p.fireTimers(before)
+	if skipped > 0 {
+		p.resume()
+	}
 }
 
 // fireTimers fires what came due after an instant, in order, each at its own
@@ -168,25 +162,6 @@ func (t *target) category(name string) *failures {
 	}
 	return nil
 }
-
-// shown returns the instant that people read for an instant of engine time.
-func (p *Partition) shown(at int64) time.Time {
-	ago := time.Duration(p.now) - time.Duration(at)*time.Millisecond
-	if p.speed != 1 {
-		ago = time.Duration(float64(ago) / p.speed)
-	}
-	return p.step.message.Time.Add(-ago)
-}
-
-// real turns a duration of the world into engine time, in milliseconds.
-func (p *Partition) real(d time.Duration) int64 {
-	if p.speed != 1 {
-		d = time.Duration(float64(d) * p.speed)
-	}
-	return d.Milliseconds()
-}
-
-func (p *Partition) nowMs() int64 { return p.now / int64(time.Millisecond) }
 
 // problem notes something that went wrong.
 func (p *Partition) problem(kind ProblemKind, rule, target, format string, args ...any) {
@@ -230,11 +205,11 @@ func (p *Partition) Stamp() time.Time {
 	if p.applied == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, p.stamp).UTC()
+	return time.Unix(0, p.clock.stamp).UTC()
 }
 
 // Now returns engine time: how much of it passed since the first message.
-func (p *Partition) Now() time.Duration { return time.Duration(p.now) }
+func (p *Partition) Now() time.Duration { return time.Duration(p.clock.now) }
 
 // RuleSetHash names the rule set in force. Empty before the first.
 func (p *Partition) RuleSetHash() string { return p.hash }

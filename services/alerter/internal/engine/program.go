@@ -64,6 +64,8 @@ type compiled struct {
 	absences []int
 	// readsGone says that it judges pods that are gone.
 	readsGone bool
+	// readsSamples says that it judges what polls bring, and nothing without.
+	readsSamples bool
 	// window is how much of its fields' course the evidence shows.
 	window      int64
 	annotations []annotation
@@ -177,7 +179,20 @@ func (c *compiled) digest(slots []expr.Slot) {
 		case s.Fn == expr.FnField && s.Field == expr.PodGone:
 			c.readsGone = true
 		}
+		c.readsSamples = c.readsSamples || readsSamples(s, slots)
 		c.window = max(c.window, s.Window)
+	}
+}
+
+// readsSamples says that the value of a slot comes from samples.
+func readsSamples(s expr.Slot, slots []expr.Slot) bool {
+	switch s.Fn {
+	case expr.FnLabel, expr.FnThreshold, expr.FnOverridden, expr.FnAbsent:
+		return false
+	case expr.FnCountTrue:
+		return slices.ContainsFunc(s.Cond.Parts(), func(id int) bool { return readsSamples(slots[id], slots) })
+	default:
+		return sourceOf(s.Field) == factsOfSample
 	}
 }
 

@@ -60,9 +60,9 @@ func (p *Partition) record(t *target, sources facts) {
 		case r.source&sources == 0 && r.source != 0:
 		case r.cond == nil && ownCounter(r.field) && !t.series[i].Empty():
 			// What is counted one by one is added when it happens.
-			t.series[i].Prune(now - r.length)
+			p.prune(&t.series[i], r)
 		default:
-			p.put(t, &t.series[i], r, subject{t: t, now: now}, now)
+			p.put(t, &t.series[i], r, p.about(t, nil, now))
 		}
 	}
 	if sources&(factsOfSample|factsOfSpec) != 0 {
@@ -90,18 +90,17 @@ func (p *Program) failuresRecorded() []recorded {
 
 // recordCounters notes what a late sample says of counters.
 func (p *Partition) recordCounters(t *target) {
-	now := p.nowMs()
 	for i, r := range p.recordedOf(t) {
 		if r.cond == nil && r.source == factsOfSample && expr.FieldOf(r.field).Kind == expr.Counter {
 			if c := t.counter(r.field); c != nil {
-				p.bounded(t, r, t.series[i].Set(now, c.total, t.holds()))
+				p.bounded(t, r, t.series[i].Set(p.clock.bus(), c.total, t.holds()))
 			}
 		}
 	}
 }
 
 // put notes what one recorded course is now, and forgets what no window needs.
-func (p *Partition) put(t *target, s *window.Series, r recorded, about subject, now int64) {
+func (p *Partition) put(t *target, s *window.Series, r recorded, about subject) {
 	value, known := 0.0, false
 	if r.cond == nil {
 		value, known = about.number(r.field)
@@ -115,11 +114,16 @@ func (p *Partition) put(t *target, s *window.Series, r recorded, about subject, 
 		}
 	}
 	if known {
-		p.bounded(t, r, s.Set(now, value, about.until(r.source)))
+		p.bounded(t, r, s.Set(about.bus, value, about.until(r.source)))
 	} else {
-		p.bounded(t, r, s.SetUnknown(now))
+		p.bounded(t, r, s.SetUnknown(about.bus))
 	}
-	s.Prune(now - r.length)
+	p.prune(s, r)
+}
+
+// prune forgets what no window needs of a course.
+func (p *Partition) prune(s *window.Series, r recorded) {
+	s.Prune(p.clock.bus() - r.length)
 }
 
 // bounded notes that a series had too many points.
@@ -135,24 +139,28 @@ func (p *Partition) recordFailures(t *target, f *failures, now int64) {
 	for i, r := range p.program.failuresRecorded() {
 		s := &f.series[i]
 		if r.cond != nil {
-			p.put(t, s, r, subject{t: t, cat: f, now: now}, now)
+			p.put(t, s, r, p.about(t, f, now))
+		} else {
+			p.prune(s, r)
 		}
-		s.Prune(now - r.length)
 	}
 }
 
-// jobRegistered takes in that a job is to be followed.
-func (p *Partition) jobRegistered(t *target, f *eventv1.JobRegistered, at int64) {
+// jobRegistered takes in that a job is to be followed, which was told some
+// milliseconds ago.
+func (p *Partition) jobRegistered(t *target, f *eventv1.JobRegistered, held int64) {
 	p.follow(t)
-	if t.jobs.register(f.GetJobId(), at) {
+	if t.jobs.register(f.GetJobId(), p.clock.engineAt(p.clock.bus()-held)) {
 		p.jobsChanged(t)
 	}
 }
 
-// jobMoved takes in that a job entered a state.
-func (p *Partition) jobMoved(t *target, f *eventv1.JobTransitioned, at int64) {
+// jobMoved takes in that a job entered a state, which was seen some
+// milliseconds ago.
+func (p *Partition) jobMoved(t *target, f *eventv1.JobTransitioned, held int64) {
 	p.follow(t)
-	from, moved := t.jobs.move(f.GetJobId(), f.GetAttempt(), f.GetState(), at)
+	at := p.clock.bus() - held
+	from, moved := t.jobs.move(f.GetJobId(), f.GetAttempt(), f.GetState(), p.clock.engineAt(at))
 	if !moved {
 		return
 	}
@@ -184,7 +192,7 @@ func (p *Partition) jobsChanged(t *target) {
 	p.judge(t)
 }
 
-// countOne counts a fact about a job at its own instant.
+// countOne counts a fact about a job at its own instant of the bus's time.
 func (p *Partition) countOne(t *target, field expr.FieldID, at int64) {
 	c := t.counter(field)
 	if c == nil {
@@ -199,7 +207,7 @@ func (p *Partition) countOne(t *target, field expr.FieldID, at int64) {
 	}
 }
 
-// jobFailed counts a failed job in its category.
+// jobFailed counts a failed job in its category, at an instant of the bus's time.
 func (p *Partition) jobFailed(t *target, m *eventv1.JobTransitioned, at int64) {
 	category := categoryName(m)
 	if category == "validation" {
@@ -225,7 +233,8 @@ func (p *Partition) jobFailed(t *target, m *eventv1.JobTransitioned, at int64) {
 }
 
 // addAt raises the course of a counter of our own from the instant of a fact
-// on. It was 0 when the target was first seen.
+// on. It was 0 when the target was first seen, which the bus's time, being ahead
+// of engine time, has later than this.
 func (p *Partition) addAt(t *target, s *window.Series, r recorded, at int64) {
 	if s.Empty() {
 		s.Set(min(t.firstSeen, at)-1, 0, window.Forever)
@@ -274,11 +283,19 @@ func (f *failures) meet(fingerprint string, now int64) {
 	}
 }
 
+// forgotten says which jobs are forgotten: by engine time, when the youngest of
+// them entered its state. How long a job is remembered is how long RunPod and the
+// log do, and they forget in a gap too.
+func (p *Partition) forgotten() (ended, open int64) {
+	bus := p.clock.bus()
+	return p.clock.engineAt(bus - endedFor.Milliseconds()), p.clock.engineAt(bus - openFor.Milliseconds())
+}
+
 // tidy forgets jobs and failures that are too old to matter.
 func (p *Partition) tidy(t *target) {
 	if t.jobs != nil {
 		before := len(t.jobs.byID)
-		if over := t.jobs.prune(p.nowMs()); over > 0 {
+		if over := t.jobs.prune(p.forgotten()); over > 0 {
 			p.problem(TooManyJobs, "", t.token, "%d jobs were forgotten", over)
 		}
 		if len(t.jobs.byID) != before {

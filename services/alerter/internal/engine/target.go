@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// holdIntervals is for how many poll intervals a sample holds: one answer
-	// may be lost and one late before a value counts as unknown.
+	// holdIntervals is for how many poll intervals of the bus's time a sample
+	// holds: one answer may be lost and one late before a value counts as unknown.
 	holdIntervals = 3
 	// lateIntervals is for how many poll intervals a sample may have been held
 	// and still count as the present.
@@ -41,15 +41,19 @@ type target struct {
 	firstSeen int64
 	gone      int64
 
-	slot      int64
-	interval  int64
-	sampled   int64
-	sampledAt int64
-	health    *eventv1.HealthSampled
-	gpu       *eventv1.GpuSampled
-	account   *eventv1.AccountPolled
-	inventory *eventv1.InventoryShrunk
-	failure   *eventv1.PollFailed
+	slot     int64
+	interval int64
+	// sampled is when it was last sampled by engine time, which absences are
+	// measured in; sampledBus by the bus's, which values hold in; and sampledAt
+	// by the calendar, for people.
+	sampled    int64
+	sampledBus int64
+	sampledAt  int64
+	health     *eventv1.HealthSampled
+	gpu        *eventv1.GpuSampled
+	account    *eventv1.AccountPolled
+	inventory  *eventv1.InventoryShrunk
+	failure    *eventv1.PollFailed
 
 	counters []counter
 	// series are parallel to the program's recorded list of this kind.
@@ -112,12 +116,12 @@ func (t *target) counter(field expr.FieldID) *counter {
 	return nil
 }
 
-// holds says until when the last sample holds.
+// holds says until when the last sample holds, by the bus's time.
 func (t *target) holds() int64 {
 	if t.sampled == never {
 		return never
 	}
-	return t.sampled + holdIntervals*t.interval
+	return t.sampledBus + holdIntervals*t.interval
 }
 
 // seen is the last sign of life: the last sample or, before any, first sight.

@@ -126,7 +126,7 @@ func (p *Partition) absentDue(t *timer, after int64) (int64, bool) {
 	}
 	for _, id := range t.rule.absences {
 		s := t.rule.group.slots[id]
-		at := max(t.target.seen(), p.collectorStarted) + absence(t.target, s.Window)
+		at := max(t.target.seen(), p.listening) + absence(t.target, s.Window)
 		if at > after && (!ok || at < due) {
 			due, ok = at, true
 		}
@@ -157,6 +157,6 @@ func (p *Partition) Deadline() (time.Duration, bool) {
 	if t == nil {
 		return 0, false
 	}
-	left := time.Duration(t.at)*time.Millisecond - time.Duration(p.now)
+	left := time.Duration(t.at)*time.Millisecond - time.Duration(p.clock.now)
 	return time.Duration(float64(max(left, 0)) / p.speed), true
 }

@@ -48,9 +48,15 @@ func sourceOf(f expr.FieldID) facts {
 type subject struct {
 	t   *target
 	cat *failures
-	now int64
+	// now and bus are the instant by engine time and by the bus's.
+	now, bus int64
 	// latest asks for the latest values, whether they still hold or not.
 	latest bool
+}
+
+// about is a target, or a category of its failures, at an instant of engine time.
+func (p *Partition) about(t *target, cat *failures, at int64) subject {
+	return subject{t: t, cat: cat, now: at, bus: p.clock.busAt(at)}
 }
 
 // field returns the value of a field. A sample's values are gone once it no
@@ -67,7 +73,7 @@ func (s subject) field(f expr.FieldID) expr.Value {
 	case factsOfState:
 		return stateValue(t, f)
 	default:
-		if t.sampled == never || !s.latest && s.now > t.holds() {
+		if t.sampled == never || !s.latest && s.bus > t.holds() {
 			return expr.Value{}
 		}
 		switch {
@@ -338,7 +344,7 @@ func (s subject) number(f expr.FieldID) (float64, bool) {
 	return v.Number, true
 }
 
-// until says how long what is recorded now holds.
+// until says how long what is recorded now holds, by the bus's time.
 func (s subject) until(source facts) int64 {
 	if source&factsOfSample == 0 {
 		return window.Forever

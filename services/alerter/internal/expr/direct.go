@@ -1,6 +1,8 @@
 package expr
 
 import (
+	"slices"
+
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/interpreter"
@@ -41,12 +43,19 @@ func (s *slotRef) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 	return a.slot(s.slot)
 }
 
-// slot returns the value of a slot, or missing, and remembers that it was.
+// slot returns the value of a slot, or missing, and remembers that it was, or
+// that it has slack.
 func (a *activation) slot(id int) ref.Val {
 	v := a.src.Slot(id)
 	if !v.Known() {
 		a.missed = true
 		return missing
+	}
+	if v.Slack > 0 {
+		a.slack = true
+		if i := slices.Index(a.loose, id); i >= 0 && a.greatest>>i&1 == 1 {
+			v.Number += v.Slack
+		}
 	}
 	return v.ref()
 }

@@ -2,6 +2,7 @@ package expr
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -48,17 +49,45 @@ func (e *Expr) Parts() []int { return e.parts }
 // of an error into errors that have none, so this one has one from the start.
 var missing = types.NewErrWithNodeID(1, "no value")
 
-// Eval decides the condition with the values of src. The error is nil unless
-// the result is Failed.
+// maxSlack is how many values with slack a condition is tried with: 6 are 64
+// trials, 20 us. The largest condition of the default rules names 4.
+const maxSlack = 6
+
+// Eval decides the condition with the values of src. Where values have slack,
+// it holds or does not only if it does for their least and their greatest, each
+// with each. The error is nil unless the result is Failed.
 func (e *Expr) Eval(src Source) (Result, error) {
 	a := activations.Get().(*activation)
-	a.e, a.src, a.missed = e, src, false
-	out, _, err := e.prg.Eval(a)
-	missed := a.missed
-	a.e, a.src = nil, nil // not put back when a rule panics: it may still be in use
+	a.e, a.src, a.missed, a.slack = e, src, false, false
+	result, err := a.try()
+	if a.slack && (result == True || result == False) {
+		result, err = a.tryAll(result)
+	}
+	a.e, a.src, a.loose, a.greatest = nil, nil, nil, 0 // not put back when a rule panics: it may still be in use
 	activations.Put(a)
+	return result, err
+}
+
+// activations are used again: each fact takes one for every rule.
+var activations = sync.Pool{New: func() any { return new(activation) }}
+
+// activation answers CEL's questions for names and remembers whether it was
+// asked for something that has no value, or whose value has slack.
+type activation struct {
+	e             *Expr
+	src           Source
+	missed, slack bool
+	// loose are the slots with slack, and bit i of greatest says that the i-th
+	// has its greatest value.
+	loose    []int
+	greatest int
+}
+
+// try decides the condition with one choice of values.
+func (a *activation) try() (Result, error) {
+	out, _, err := a.e.prg.Eval(a)
 	switch {
-	case err != nil && missed:
+	case err != nil && a.missed:
 		return NoValue, nil
 	case err != nil:
 		return Failed, err
@@ -71,15 +100,28 @@ func (e *Expr) Eval(src Source) (Result, error) {
 	}
 }
 
-// activations are used again: each fact takes one for every rule.
-var activations = sync.Pool{New: func() any { return new(activation) }}
-
-// activation answers CEL's questions for names and remembers whether it was
-// asked for something that has no value.
-type activation struct {
-	e      *Expr
-	src    Source
-	missed bool
+// tryAll decides the condition, which gave a result for the least values, with
+// all other choices.
+func (a *activation) tryAll(least Result) (Result, error) {
+	for _, id := range a.e.parts {
+		if a.src.Slot(id).Slack > 0 && !slices.Contains(a.loose, id) {
+			a.loose = append(a.loose, id)
+		}
+	}
+	if len(a.loose) > maxSlack {
+		return NoValue, nil
+	}
+	for a.greatest = 1; a.greatest < 1<<len(a.loose); a.greatest++ {
+		a.missed = false
+		switch other, err := a.try(); other {
+		case least:
+		case Failed:
+			return Failed, err
+		default:
+			return NoValue, nil
+		}
+	}
+	return least, nil
 }
 
 // ResolveName returns the value of a slot's variable.

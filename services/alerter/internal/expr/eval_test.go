@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"fmt"
 	"testing"
 
 	"cel.dev/cel-go/common/types"
@@ -60,6 +61,69 @@ func TestEvalTellsFalseFromNoValue(t *testing.T) {
 				t.Errorf("%s gives %v (%v), want %v", c.text, got, err, c.want)
 			}
 		})
+	}
+}
+
+func TestAConditionIsDecidedIfItIsForAllThatMayBe(t *testing.T) {
+	loose := func(least, slack float64) Value { return Value{Kind: Gauge, Number: least, Slack: slack} }
+	values := map[string]Value{
+		"increase(jobs.failed, '1h')":     loose(3, 10),
+		"increase(jobs.completed, '1h')":  loose(0, 57),
+		"increase(jobs.retried, '1h')":    Num(2),
+		"increase(jobs.failed, '15m')":    loose(20, 4),
+		"increase(jobs.completed, '15m')": loose(0, 30),
+		"jobs.in_queue":                   Num(100),
+		"rate(jobs.completed, '10m')":     loose(0.01, 0.02),
+	}
+	for _, c := range []struct {
+		name, text string
+		want       Result
+	}{
+		{"the least is enough", "increase(jobs.failed, '1h') >= 3", True},
+		{"only the greatest is", "increase(jobs.failed, '1h') >= 4", NoValue},
+		{"not even the greatest is", "increase(jobs.failed, '1h') >= 14", False},
+		{"none may be some", "increase(jobs.completed, '1h') == 0", NoValue},
+		{"some is not none", "increase(jobs.failed, '1h') == 0", False},
+		{"each with each", "increase(jobs.failed, '15m') > 0.5 * (increase(jobs.failed, '15m') + increase(jobs.completed, '15m'))", NoValue},
+		{"and all agree", "increase(jobs.failed, '15m') > 0.3 * (increase(jobs.failed, '15m') + increase(jobs.completed, '15m'))", True},
+		{"another part decides", "increase(jobs.completed, '1h') == 0 && increase(jobs.retried, '1h') > 5", False},
+		{"or does not", "increase(jobs.completed, '1h') == 0 && increase(jobs.retried, '1h') == 2", NoValue},
+		{"a rate", "jobs.in_queue > 3000 * rate(jobs.completed, '10m')", True},
+		{"a rate that may be enough", "jobs.in_queue > 9000 * rate(jobs.completed, '10m')", NoValue},
+		{"what is missing stays missing", "increase(jobs.failed, '1h') >= 3 && workers.running > 0", NoValue},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			comp := compiler(t, rulefile.OnEndpoint)
+			e, mistakes := comp.Compile(c.text)
+			if len(mistakes) > 0 {
+				t.Fatal(mistakes)
+			}
+			got, err := e.Eval(texts{comp, values})
+			if got != c.want || err != nil {
+				t.Errorf("%s gives %v (%v), want %v", c.text, got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestTooMuchSlackIsNoValue(t *testing.T) {
+	comp := compiler(t, rulefile.OnEndpoint)
+	values, sum := map[string]Value{}, "0"
+	for i := range maxSlack + 1 {
+		text := fmt.Sprintf("increase(jobs.failed, '%dm')", i+1)
+		values[text] = Value{Kind: Gauge, Number: 1, Slack: 1}
+		sum += " + " + text
+		e, mistakes := comp.Compile(sum + " > 0")
+		if len(mistakes) > 0 {
+			t.Fatal(mistakes)
+		}
+		want := True
+		if i == maxSlack {
+			want = NoValue
+		}
+		if got, err := e.Eval(texts{comp, values}); got != want || err != nil {
+			t.Errorf("%d values with slack give %v (%v), want %v", i+1, got, err, want)
+		}
 	}
 }
 

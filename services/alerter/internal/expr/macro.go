@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// minAbsence is the shortest silence that may mean absence: the fold moves
-	// by at most 90 s for a stretch in which nobody could publish, and a poll
-	// interval more may have passed before it.
+	// minAbsence is the shortest silence that may mean absence: to the fold, an
+	// outage of the bus of up to 90 s is time as any other, and a poll interval
+	// more may have passed before it.
 	minAbsence = 2 * time.Minute
-	// maxWindow bounds windows: 24 h of a value that changes every 85 s fill a
+	// MaxWindow bounds windows: 24 h of a value that changes every 85 s fill a
 	// series' 1,024 points.
-	maxWindow = 24 * time.Hour
+	MaxWindow = 24 * time.Hour
 	// maxBuckets bounds count_true, whose cost grows with them.
 	maxBuckets = 120
 )
@@ -233,8 +233,8 @@ func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least time.Duration
 		return 0, eh.NewError(e.ID(), err.Error())
 	case d < least:
 		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too short; expected at least %s", text, short(least)))
-	case d > maxWindow:
-		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too long; at most %s are kept", text, short(maxWindow)))
+	case d > MaxWindow:
+		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too long; at most %s are kept", text, short(MaxWindow)))
 	}
 	return d.Milliseconds(), nil
 }

@@ -72,6 +72,8 @@ type Value struct {
 	Kind Kind
 	// Number is the value of a gauge.
 	Number float64
+	// Slack is how much more Number may be; 0 where it is exact.
+	Slack float64
 	// Text is the value of a text.
 	Text string
 	// Truth is the value of a truth.

@@ -1,5 +1,6 @@
 // Package rule is the life of one alert: inactive, pending, firing, resolved.
-// It promises that missing facts change nothing, that an alert with a clear
+// It promises that missing facts change nothing and that no wait goes on while
+// they are missing, that an alert with a clear
 // condition of its own ends by that condition alone, and that what happens
 // depends on nothing but the state, the instant and the truth of the
 // conditions. Time is engine time in milliseconds.
@@ -53,16 +54,34 @@ const (
 type State struct {
 	// Phase is where it stands.
 	Phase Phase
-	// Active is when the condition began to hold (pending, firing).
+	// Active is when the condition began to hold, later by all the time in which
+	// nobody knew (pending, firing).
 	Active int64
 	// Fired is when it began to fire (firing).
 	Fired int64
 	// Clearing says that its end came and Keep runs (firing).
 	Clearing bool
-	// Cleared is when its end came (clearing).
+	// Cleared is when its end came, later by all the time in which nobody knew
+	// (clearing).
 	Cleared int64
+	// Frozen says that the wait for For or for Keep stands still, because nobody
+	// knows whether there still is something to wait for (pending, clearing).
+	Frozen bool
+	// Held is how much of the wait had passed then (frozen).
+	Held int64
 	// Renew is when it is to be sent again (firing).
 	Renew int64
+}
+
+// Verdict is what is known of an alert's conditions at an instant.
+type Verdict struct {
+	// Cond is the truth of its condition.
+	Cond Truth
+	// Until is the truth of its clear condition; it is ignored without HasUntil.
+	Until Truth
+	// Since is since when the facts are missing, where a truth is Unknown: at
+	// most now.
+	Since int64
 }
 
 // Change is what a step did.
@@ -85,12 +104,12 @@ const (
 )
 
 // Step returns the state after the instant now, given what is known of the
-// rule's condition and of its clear condition (which is ignored without
-// HasUntil). A condition that holds wins over a clear condition that holds.
-func (s State) Step(now int64, cond, until Truth, t Timing) (State, Change) {
+// rule's conditions. A condition that holds wins over a clear condition that
+// holds.
+func (s State) Step(now int64, v Verdict, t Timing) (State, Change) {
 	switch s.Phase {
 	case Inactive:
-		if cond != Yes {
+		if v.Cond != Yes {
 			return s, None
 		}
 		s = State{Phase: Pending, Active: now}
@@ -99,16 +118,47 @@ func (s State) Step(now int64, cond, until Truth, t Timing) (State, Change) {
 		}
 		return s, Began
 	case Pending:
-		switch {
-		case cond == No:
+		switch v.Cond {
+		case No:
 			return State{}, Vanished
-		case cond == Yes && now-s.Active >= t.For:
+		case Unknown:
+			return s.Freeze(v.Since), None
+		}
+		if s = s.thaw(now); now-s.Active >= t.For {
 			return s.fire(now), Fires
 		}
 		return s, None
 	default:
-		return s.firing(now, ended(cond, until, t), t)
+		return s.firing(now, v, t)
 	}
+}
+
+// Freeze stops the wait for For or for Keep as of an instant, until a step finds
+// that there is something to wait for. It changes nothing where none runs.
+func (s State) Freeze(at int64) State {
+	since := s.Active
+	switch {
+	case s.Frozen, s.Phase == Inactive, s.Phase == Firing && !s.Clearing:
+		return s
+	case s.Phase == Firing:
+		since = s.Cleared
+	}
+	s.Frozen, s.Held = true, max(at-since, 0)
+	return s
+}
+
+// thaw lets a wait go on.
+func (s State) thaw(now int64) State {
+	if !s.Frozen {
+		return s
+	}
+	if s.Phase == Pending {
+		s.Active = now - s.Held
+	} else {
+		s.Cleared = now - s.Held
+	}
+	s.Frozen, s.Held = false, 0
+	return s
 }
 
 func (s State) fire(now int64) State {
@@ -117,24 +167,29 @@ func (s State) fire(now int64) State {
 }
 
 // ended says whether a firing alert's end has come.
-func ended(cond, until Truth, t Timing) Truth {
+func ended(v Verdict, t Timing) Truth {
 	switch {
-	case cond == Yes:
+	case v.Cond == Yes:
 		return No
 	case t.HasUntil:
-		return until
-	case cond == No:
+		return v.Until
+	case v.Cond == No:
 		return Yes
 	default:
 		return Unknown
 	}
 }
 
-func (s State) firing(now int64, over Truth, t Timing) (State, Change) {
+func (s State) firing(now int64, v Verdict, t Timing) (State, Change) {
+	over := ended(v, t)
 	switch {
+	case over == Unknown:
+		s = s.Freeze(v.Since)
 	case over == No:
-		s.Clearing, s.Cleared = false, 0
-	case over == Yes && !s.Clearing:
+		s.Clearing, s.Cleared, s.Frozen, s.Held = false, 0, false, 0
+	case s.Clearing:
+		s = s.thaw(now)
+	default:
 		s.Clearing, s.Cleared = true, now
 	}
 	if over == Yes && now-s.Cleared >= t.Keep {
@@ -160,10 +215,12 @@ func (s State) Due(now int64, t Timing) (int64, bool) {
 	}
 	switch s.Phase {
 	case Pending:
-		consider(s.Active + t.For)
+		if !s.Frozen {
+			consider(s.Active + t.For)
+		}
 	case Firing:
 		consider(s.Renew)
-		if s.Clearing {
+		if s.Clearing && !s.Frozen {
 			consider(s.Cleared + t.Keep)
 		}
 	}

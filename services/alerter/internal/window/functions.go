@@ -1,24 +1,27 @@
 package window
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Min returns the least value of the last width milliseconds, and false while
-// less than nine tenths of them are known.
-func (s *Series) Min(now, width int64) (float64, bool) {
-	return s.extreme(now, width, func(v, best float64) bool { return v < best })
+// less than nine tenths of them are known. What lies in a gap is not.
+func (s *Series) Min(now, width int64, gaps []Gap) (float64, bool) {
+	return s.extreme(now, width, gaps, func(v, best float64) bool { return v < best })
 }
 
 // Max returns the greatest value of the last width milliseconds, and false
-// while less than nine tenths of them are known.
-func (s *Series) Max(now, width int64) (float64, bool) {
-	return s.extreme(now, width, func(v, best float64) bool { return v > best })
+// while less than nine tenths of them are known. What lies in a gap is not.
+func (s *Series) Max(now, width int64, gaps []Gap) (float64, bool) {
+	return s.extreme(now, width, gaps, func(v, best float64) bool { return v > best })
 }
 
-func (s *Series) extreme(now, width int64, better func(v, best float64) bool) (float64, bool) {
+func (s *Series) extreme(now, width int64, gaps []Gap, better func(v, best float64) bool) (float64, bool) {
 	var best float64
 	var covered int64
 	seen := false
-	s.clip(now, width, func(v float64, held int64) {
+	s.clip(now, width, gaps, func(v float64, held int64) {
 		covered += held
 		if !seen || better(v, best) {
 			best, seen = v, true
@@ -28,11 +31,11 @@ func (s *Series) extreme(now, width int64, better func(v, best float64) bool) (f
 }
 
 // Avg returns the time-weighted mean of the last width milliseconds, and false
-// while less than nine tenths of them are known.
-func (s *Series) Avg(now, width int64) (float64, bool) {
+// while less than nine tenths of them are known. What lies in a gap is not.
+func (s *Series) Avg(now, width int64, gaps []Gap) (float64, bool) {
 	var sum float64
 	var covered int64
-	s.clip(now, width, func(v float64, held int64) {
+	s.clip(now, width, gaps, func(v float64, held int64) {
 		covered += held
 		sum += float64(v * float64(held))
 	})
@@ -46,40 +49,64 @@ func enough(covered, width int64) bool {
 	return float64(covered) >= float64(minCovered*float64(width))
 }
 
-// Increase returns by how much a course that never falls rose in the last
-// width milliseconds, counted from first sight, and false while it has no value.
-func (s *Series) Increase(now, width int64) (float64, bool) {
-	newest, ok := s.Now(now)
-	if !ok {
-		return 0, false
-	}
-	return newest - s.base(now-width), true
+// Rise is by how much a course rose, as far as that can be told.
+type Rise struct {
+	// Least is what it certainly rose by.
+	Least float64
+	// Slack is how much more it may be: growth that nobody saw, and whose date
+	// nobody knows. 0 where the rise is exact.
+	Slack float64
 }
 
-// base returns the value at t or, where it is unknown, the one before; without
-// any, the first value.
-func (s *Series) base(t int64) float64 {
-	value, found := 0.0, false
-	for _, p := range s.steps {
-		if p.Start > t && found {
-			break
-		}
-		if p.Known {
-			value, found = p.Value, true
-		}
+// Increase returns by how much a course that never falls rose in the last
+// width milliseconds, counted from first sight, and false while it has no
+// value. Where the window begins while the course was unknown, it is not known
+// which part of the growth of that time belongs to it: none of it is certain,
+// and the part that would, had it been even, is slack.
+func (s *Series) Increase(now, width int64) (Rise, bool) {
+	newest, ok := s.Now(now)
+	if !ok {
+		return Rise{}, false
 	}
-	return value
+	base, slack := s.base(now - width)
+	return Rise{Least: newest - base, Slack: slack}, true
+}
+
+// base returns the highest value that the course can have had at t, and how
+// much lower it may have been. Before first sight it is the first value.
+func (s *Series) base(t int64) (value, slack float64) {
+	i := 0
+	for i+1 < len(s.steps) && s.steps[i+1].Start <= t {
+		i++
+	}
+	if s.steps[i].Known {
+		return s.steps[i].Value, 0
+	}
+	next := slices.IndexFunc(s.steps[i:], func(p Step) bool { return p.Known })
+	if next < 0 {
+		return 0, 0 // never: the newest is known
+	}
+	after := s.steps[i+next]
+	if i == 0 || !s.steps[i-1].Known || t < s.steps[i].Start {
+		return after.Value, 0
+	}
+	// The unknown stretch lasts from step i to after; of its growth the part
+	// that lies behind t, in whole numbers, as counters count.
+	grown := max(after.Value-s.steps[i-1].Value, 0)
+	behind := float64(grown*float64(after.Start-t)) / float64(after.Start-s.steps[i].Start)
+	return after.Value, math.Round(behind)
 }
 
 // Rate returns the increase per second of the part of the window since first
 // sight, and false while it has no value or no time has passed.
-func (s *Series) Rate(now, width int64) (float64, bool) {
+func (s *Series) Rate(now, width int64) (Rise, bool) {
 	rise, ok := s.Increase(now, width)
 	covered := min(now-s.first, width)
 	if !ok || covered <= 0 {
-		return 0, false
+		return Rise{}, false
 	}
-	return rise * 1000 / float64(covered), true
+	per := func(n float64) float64 { return n * 1000 / float64(covered) }
+	return Rise{Least: per(rise.Least), Slack: per(rise.Slack)}, true
 }
 
 // Last returns the newest value of the last width milliseconds, and false if
@@ -107,7 +134,8 @@ func (s *Series) Delta(now, width int64) (float64, bool) {
 // CountTrue splits the last width milliseconds into buckets of size bucket,
 // ending at now, and counts those in which the value was other than 0 at any
 // time. It returns false while less than nine tenths of the window are known.
-func (s *Series) CountTrue(now, width, bucket int64) (float64, bool) {
+// What lies in a gap is not.
+func (s *Series) CountTrue(now, width, bucket int64, gaps []Gap) (float64, bool) {
 	n := int(width / bucket)
 	hit := make([]bool, n)
 	var covered int64
@@ -117,7 +145,7 @@ func (s *Series) CountTrue(now, width, bucket int64) (float64, bool) {
 		if !p.Known || p.Start > now || end < start {
 			continue
 		}
-		covered += end - start
+		covered += end - start - unseen(gaps, start, end)
 		if p.Value == 0 || end == start && p.Start < now {
 			continue
 		}

@@ -2,8 +2,9 @@
 // questions about stretches of time. A value holds from its instant until the
 // next one, so that asking a source more often changes no answer; where the
 // source was silent for too long the course is unknown, and an answer that
-// would rest on too much of the unknown is withheld. Time is an argument, in
-// milliseconds of engine time. The same facts give the same bytes.
+// would rest on too much of the unknown is withheld, or told with what it may
+// be off by. Time is an argument, in milliseconds of the bus's time, in which an
+// outage is as long as it was. The same facts give the same bytes.
 package window
 
 import (
@@ -30,6 +31,22 @@ type Step struct {
 	Value float64
 	// Known is false while there is no value.
 	Known bool
+}
+
+// Gap is a stretch of time in which nobody could record anything, and in which
+// also what holds for ever is not known: it may have changed there and back.
+type Gap struct {
+	// From and To are where it begins and ends, in milliseconds.
+	From, To int64
+}
+
+// unseen returns how much of a stretch lies in gaps, which do not overlap.
+func unseen(gaps []Gap, from, to int64) int64 {
+	var sum int64
+	for _, g := range gaps {
+		sum += max(min(g.To, to)-max(g.From, from), 0)
+	}
+	return sum
 }
 
 // Series is the course of one value. The zero value is empty and ready.
@@ -172,15 +189,20 @@ func (s *Series) At(t, now int64) (float64, bool) {
 }
 
 // clip calls f with each known step of the window that ends at now and with
-// how long it holds in it. A step that begins at now holds for no time.
-func (s *Series) clip(now, width int64, f func(value float64, held int64)) {
+// how long it holds in it outside of gaps. A step that begins at now holds for
+// no time.
+func (s *Series) clip(now, width int64, gaps []Gap, f func(value float64, held int64)) {
 	from := now - width
 	for i, p := range s.steps {
 		end := s.end(i, now)
 		if !p.Known || p.Start > now || end <= from {
 			continue
 		}
-		f(p.Value, max(end-max(p.Start, from), 0))
+		start := max(p.Start, from)
+		held := end - start - unseen(gaps, start, end)
+		if held > 0 || start == end {
+			f(p.Value, held)
+		}
 	}
 }
 

@@ -48,6 +48,9 @@ func gives(v float64, ok bool) answer {
 	return answer{v, ok}
 }
 
+// exact gives a rise that has no slack.
+func exact(r Rise, ok bool) (float64, bool) { return r.Least, ok && r.Slack == 0 }
+
 func TestFunctionsOverWindows(t *testing.T) {
 	none := answer{}
 	for _, c := range []struct {
@@ -56,42 +59,124 @@ func TestFunctionsOverWindows(t *testing.T) {
 		ask  func(*Series) (float64, bool)
 		want answer
 	}{
-		{"nothing of an empty series", new(Series), func(s *Series) (float64, bool) { return s.Max(0, minute) }, none},
+		{"nothing of an empty series", new(Series), func(s *Series) (float64, bool) { return s.Max(0, minute, nil) }, none},
 		{"the value holds until the next", polled(5), func(s *Series) (float64, bool) { return s.Now(14 * second) }, answer{5, true}},
 		{"and for three intervals at most", polled(5), func(s *Series) (float64, bool) { return s.Now(hold) }, answer{5, true}},
 		{"then it is unknown", polled(5), func(s *Series) (float64, bool) { return s.Now(hold + 1) }, none},
-		{"min of a covered window", polled(repeat(5, 5)...), func(s *Series) (float64, bool) { return s.Min(minute, minute) }, answer{5, true}},
-		{"a window that is not yet covered has no min", polled(repeat(4, 5)...), func(s *Series) (float64, bool) { return s.Min(45*second, minute) }, none},
-		{"nine tenths are enough", polled(repeat(4, 5)...), func(s *Series) (float64, bool) { return s.Min(54*second, minute) }, answer{5, true}},
-		{"a value that begins now counts for min", polled(5, 5, 5, 5, 0), func(s *Series) (float64, bool) { return s.Min(minute, minute) }, answer{0, true}},
-		{"and for max", polled(5, 5, 5, 5, 9), func(s *Series) (float64, bool) { return s.Max(minute, minute) }, answer{9, true}},
-		{"a value that ended where the window begins does not", polled(9, 5, 5, 5, 5), func(s *Series) (float64, bool) { return s.Max(75*second, minute) }, answer{5, true}},
-		{"the mean is weighted by time", polled(0, 0, 0, 8, 8), func(s *Series) (float64, bool) { return s.Avg(minute, minute) }, answer{2, true}},
-		{"a silence is not averaged over", polled(append(repeat(37, 4), nil, nil, nil, nil, 9)...), func(s *Series) (float64, bool) { return s.Avg(41*poll, 41*poll) }, answer{4, true}},
-		{"too long a silence leaves no mean", polled(append(repeat(10, 4), append(repeat(10, nil), 4)...)...), func(s *Series) (float64, bool) { return s.Avg(20*poll, 20*poll) }, none},
-		{"increase counts from first sight", polled(100, 103), func(s *Series) (float64, bool) { return s.Increase(poll, 10*minute) }, answer{3, true}},
-		{"increase is 0 at first sight", polled(100), func(s *Series) (float64, bool) { return s.Increase(0, 10*minute) }, answer{0, true}},
-		{"increase within the window only", polled(0, 1, 2, 3, 4, 5, 6, 7, 8), func(s *Series) (float64, bool) { return s.Increase(2*minute, minute) }, answer{4, true}},
-		{"increase bridges a silence", polled(append([]any{1, 2}, append(repeat(10, nil), 9)...)...), func(s *Series) (float64, bool) { return s.Increase(12*poll, 10*minute) }, answer{8, true}},
-		{"increase has no value once the source is silent", polled(1, 2), func(s *Series) (float64, bool) { return s.Increase(5*minute, 10*minute) }, none},
-		{"rate is over the part since first sight", polled(0, 0, 60), func(s *Series) (float64, bool) { return s.Rate(2*poll, 10*minute) }, answer{2, true}},
-		{"rate is over the window after that", polled(append(repeat(40, 0), 60)...), func(s *Series) (float64, bool) { return s.Rate(40*poll, minute) }, answer{1, true}},
-		{"no rate at first sight", polled(60), func(s *Series) (float64, bool) { return s.Rate(0, minute) }, none},
+		{"min of a covered window", polled(repeat(5, 5)...), func(s *Series) (float64, bool) { return s.Min(minute, minute, nil) }, answer{5, true}},
+		{"a window that is not yet covered has no min", polled(repeat(4, 5)...), func(s *Series) (float64, bool) { return s.Min(45*second, minute, nil) }, none},
+		{"nine tenths are enough", polled(repeat(4, 5)...), func(s *Series) (float64, bool) { return s.Min(54*second, minute, nil) }, answer{5, true}},
+		{"a value that begins now counts for min", polled(5, 5, 5, 5, 0), func(s *Series) (float64, bool) { return s.Min(minute, minute, nil) }, answer{0, true}},
+		{"and for max", polled(5, 5, 5, 5, 9), func(s *Series) (float64, bool) { return s.Max(minute, minute, nil) }, answer{9, true}},
+		{"a value that ended where the window begins does not", polled(9, 5, 5, 5, 5), func(s *Series) (float64, bool) { return s.Max(75*second, minute, nil) }, answer{5, true}},
+		{"the mean is weighted by time", polled(0, 0, 0, 8, 8), func(s *Series) (float64, bool) { return s.Avg(minute, minute, nil) }, answer{2, true}},
+		{"a silence is not averaged over", polled(append(repeat(37, 4), nil, nil, nil, nil, 9)...), func(s *Series) (float64, bool) { return s.Avg(41*poll, 41*poll, nil) }, answer{4, true}},
+		{"too long a silence leaves no mean", polled(append(repeat(10, 4), append(repeat(10, nil), 4)...)...), func(s *Series) (float64, bool) { return s.Avg(20*poll, 20*poll, nil) }, none},
+		{"increase counts from first sight", polled(100, 103), func(s *Series) (float64, bool) { return exact(s.Increase(poll, 10*minute)) }, answer{3, true}},
+		{"increase is 0 at first sight", polled(100), func(s *Series) (float64, bool) { return exact(s.Increase(0, 10*minute)) }, answer{0, true}},
+		{"increase within the window only", polled(0, 1, 2, 3, 4, 5, 6, 7, 8), func(s *Series) (float64, bool) { return exact(s.Increase(2*minute, minute)) }, answer{4, true}},
+		{"increase bridges a silence", polled(append([]any{1, 2}, append(repeat(10, nil), 9)...)...), func(s *Series) (float64, bool) { return exact(s.Increase(12*poll, 10*minute)) }, answer{8, true}},
+		{"increase has no value once the source is silent", polled(1, 2), func(s *Series) (float64, bool) { return exact(s.Increase(5*minute, 10*minute)) }, none},
+		{"rate is over the part since first sight", polled(0, 0, 60), func(s *Series) (float64, bool) { return exact(s.Rate(2*poll, 10*minute)) }, answer{2, true}},
+		{"rate is over the window after that", polled(append(repeat(40, 0), 60)...), func(s *Series) (float64, bool) { return exact(s.Rate(40*poll, minute)) }, answer{1, true}},
+		{"no rate at first sight", polled(60), func(s *Series) (float64, bool) { return exact(s.Rate(0, minute)) }, none},
 		{"last remembers what no longer holds", polled(1, 7), func(s *Series) (float64, bool) { return s.Last(5*minute, 10*minute) }, answer{7, true}},
 		{"within the window", polled(1, 7), func(s *Series) (float64, bool) { return s.Last(20*minute, 10*minute) }, none},
 		{"delta needs both ends", polled(repeat(5, 3)...), func(s *Series) (float64, bool) { return s.Delta(minute, 2*minute) }, none},
 		{"delta may be negative", polled(9, 9, 9, 9, 2), func(s *Series) (float64, bool) { return s.Delta(minute, minute) }, answer{-7, true}},
 		{"first sight is no change", polled(9), func(s *Series) (float64, bool) { return s.Delta(0, minute) }, none},
-		{"buckets in which it was true", polled(repeat(10, 1, 0, 0, 0)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute) }, answer{10, true}},
-		{"one long stretch counts in each bucket", polled(append(repeat(20, 0), repeat(21, 1)...)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute) }, answer{5, true}},
-		{"a moment counts once", polled(append(repeat(20, 0), append([]any{1}, repeat(20, 0)...)...)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute) }, answer{1, true}},
-		{"no count of a window that is not covered", polled(repeat(20, 1)...), func(s *Series) (float64, bool) { return s.CountTrue(5*minute, 10*minute, minute) }, none},
+		{"buckets in which it was true", polled(repeat(10, 1, 0, 0, 0)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute, nil) }, answer{10, true}},
+		{"one long stretch counts in each bucket", polled(append(repeat(20, 0), repeat(21, 1)...)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute, nil) }, answer{5, true}},
+		{"a moment counts once", polled(append(repeat(20, 0), append([]any{1}, repeat(20, 0)...)...)...), func(s *Series) (float64, bool) { return s.CountTrue(10*minute, 10*minute, minute, nil) }, answer{1, true}},
+		{"no count of a window that is not covered", polled(repeat(20, 1)...), func(s *Series) (float64, bool) { return s.CountTrue(5*minute, 10*minute, minute, nil) }, none},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, gives(c.ask(c.s))); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// asleep is a counter that was polled 41 times, rose by grown while nobody polled
+// for d, and then rises by one with each poll. It returns when it was polled again.
+func asleep(d int64, grown int) (s *Series, woke int64) {
+	s = polled(repeat(41, 100)...)
+	woke = 40*poll + d
+	for i := range int64(41) {
+		at := woke + i*poll
+		s.Set(at, float64(100+grown)+float64(i), at+hold)
+	}
+	return s, woke
+}
+
+// TestGrowthThatNobodySawHasNoDate: a night is 8 hours, of which the first 45 s
+// are known still.
+func TestGrowthThatNobodySawHasNoDate(t *testing.T) {
+	const hour = 60 * minute
+	for _, c := range []struct {
+		name  string
+		d     int64 // how long nobody polled
+		grown int
+		after int64 // the instant asked for, since the first poll after it
+		width int64
+		want  Rise
+	}{
+		{"a window that reaches over it has all of it", 8 * hour, 100, 0, 8*hour + minute, Rise{100, 0}},
+		{"an hour has its part at most", 8 * hour, 480, 0, hour, Rise{0, 60}},
+		{"less of it when time passes", 8 * hour, 480, 10 * minute, hour, Rise{40, 50}},
+		{"none when the window begins after it", 8 * hour, 480, 10 * minute, 10 * minute, Rise{40, 0}},
+		{"a part below a half is none", 8 * hour, 3, 0, hour, Rise{0, 0}},
+		{"what rose before is not in it", 8 * hour, 480, 0, 8*hour - 30*minute, Rise{0, 451}},
+		{"where nothing grew everything is known", 8 * hour, 0, 5 * minute, hour, Rise{20, 0}},
+		{"a short one is no other", 10 * minute, 40, 5 * minute, 10 * minute, Rise{20, 22}},
+		{"two polls that fail are nothing", 45 * second, 3, minute, minute, Rise{4, 0}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, woke := asleep(c.d, c.grown)
+			at := woke + c.after
+			got, ok := cut(s, at).Increase(at, c.width)
+			if diff := cmp.Diff(c.want, got); diff != "" || !ok {
+				t.Errorf("%v %s", ok, diff)
+			}
+			rate, ok := cut(s, at).Rate(at, c.width)
+			covered := float64(min(c.width, at) / second)
+			if want := (Rise{c.want.Least / covered, c.want.Slack / covered}); rate != want || !ok {
+				t.Errorf("rate %v, %v; want %v", rate, ok, want)
+			}
+		})
+	}
+}
+
+// TestWhatHoldsForEverIsNotKnownInAGap: nobody could have told of a change.
+func TestWhatHoldsForEverIsNotKnownInAGap(t *testing.T) {
+	s := new(Series)
+	s.Set(0, 5, Forever)
+	s.Set(50*minute, 2, Forever)
+	gaps := []Gap{{From: 60 * minute, To: 600 * minute}}
+	for _, c := range []struct {
+		name string
+		ask  func(now, width int64) (float64, bool)
+		now  int64
+		want answer
+	}{
+		{"max of a window that it fills", func(now, w int64) (float64, bool) { return s.Max(now, w, gaps) }, 610 * minute, answer{}},
+		{"min", func(now, w int64) (float64, bool) { return s.Min(now, w, gaps) }, 610 * minute, answer{}},
+		{"mean", func(now, w int64) (float64, bool) { return s.Avg(now, w, gaps) }, 610 * minute, answer{}},
+		{"buckets", func(now, w int64) (float64, bool) { return s.CountTrue(now, w, w/4, gaps) }, 610 * minute, answer{}},
+		{"until nine tenths are known", func(now, w int64) (float64, bool) { return s.Max(now, w, gaps) }, 654 * minute, answer{2, true}},
+		{"before it", func(now, w int64) (float64, bool) { return s.Max(now, w, gaps) }, 60 * minute, answer{5, true}},
+		{"a change over it is one", func(now, _ int64) (float64, bool) { return s.Delta(now, 555*minute) }, 604 * minute, answer{-3, true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, gives(c.ask(c.now, 60*minute))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	short := []Gap{{From: 60 * minute, To: 65 * minute}}
+	if got := gives(s.Max(90*minute, 60*minute, short)); got != (answer{5, true}) {
+		t.Errorf("with a gap of a twelfth of the window the maximum is %v, want 5", got)
 	}
 }
 
@@ -124,13 +209,13 @@ func TestLateFactsRaiseTheCourseFromTheirInstantOn(t *testing.T) {
 		width int64
 		want  float64
 	}{{minute, 2}, {7 * minute, 3}, {30 * minute, 3}} {
-		if got, ok := s.Increase(11*minute, c.width+minute); !ok || got != c.want {
+		if got, ok := exact(s.Increase(11*minute, c.width+minute)); !ok || got != c.want {
 			t.Errorf("increase over %d min: %v, %v; want %v", c.width/minute+1, got, ok, c.want)
 		}
 	}
 	s.Prune(9 * minute)
 	s.AddAt(minute, 1) // before all that is kept: no window can see it happen
-	if got, _ := s.Increase(11*minute, 2*minute); got != 2 {
+	if got, _ := exact(s.Increase(11*minute, 2*minute)); got != 2 {
 		t.Errorf("increase after a fact that is too late: %v, want 2", got)
 	}
 }
@@ -161,13 +246,14 @@ func TestPruneChangesNoAnswerOfTheWindow(t *testing.T) {
 // functions lists all functions over a window.
 func functions(now, width int64) []func(*Series) (float64, bool) {
 	return []func(*Series) (float64, bool){
-		func(s *Series) (float64, bool) { return s.Min(now, width) },
-		func(s *Series) (float64, bool) { return s.Max(now, width) },
-		func(s *Series) (float64, bool) { return s.Avg(now, width) },
-		func(s *Series) (float64, bool) { return s.Increase(now, width) },
+		func(s *Series) (float64, bool) { return s.Min(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.Max(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.Avg(now, width, nil) },
+		func(s *Series) (float64, bool) { r, ok := s.Increase(now, width); return r.Least, ok },
+		func(s *Series) (float64, bool) { r, ok := s.Increase(now, width); return r.Slack, ok },
 		func(s *Series) (float64, bool) { return s.Last(now, width) },
 		func(s *Series) (float64, bool) { return s.Delta(now, width) },
-		func(s *Series) (float64, bool) { return s.CountTrue(now, width, width/5) },
+		func(s *Series) (float64, bool) { return s.CountTrue(now, width, width/5, nil) },
 	}
 }
 

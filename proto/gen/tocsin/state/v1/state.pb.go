@@ -8,6 +8,7 @@
 // Redis and in snapshots alike. Engine time is counted in milliseconds (or
 // nanoseconds, where a name says so) from the first message of the partition;
 // it stands still while nothing is published and is no clock of any machine.
+// The bus's time is engine time and all that engine time left out.
 
 package statev1
 
@@ -45,10 +46,16 @@ type Head struct {
 	NowNs int64 `protobuf:"varint,6,opt,name=now_ns,json=nowNs,proto3" json:"now_ns,omitempty"`
 	// Hash of the rule set in force. Empty before the first.
 	RuleSetHash string `protobuf:"bytes,7,opt,name=rule_set_hash,json=ruleSetHash,proto3" json:"rule_set_hash,omitempty"`
-	// Engine time of the last start of a collector, milliseconds. Absent if none.
+	// Engine time since which silence means something, milliseconds: of the last
+	// start of a collector or the end of the last gap. Absent if there was none.
 	CollectorStartedMs *int64 `protobuf:"varint,8,opt,name=collector_started_ms,json=collectorStartedMs,proto3,oneof" json:"collector_started_ms,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// By how much the bus's time is ahead of engine time, milliseconds.
+	SkippedMs int64 `protobuf:"varint,9,opt,name=skipped_ms,json=skippedMs,proto3" json:"skipped_ms,omitempty"`
+	// The stretches that engine time left out and that some window may still
+	// reach, oldest first.
+	Gaps          []*Gap `protobuf:"bytes,10,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Head) Reset() {
@@ -137,6 +144,75 @@ func (x *Head) GetCollectorStartedMs() int64 {
 	return 0
 }
 
+func (x *Head) GetSkippedMs() int64 {
+	if x != nil {
+		return x.SkippedMs
+	}
+	return 0
+}
+
+func (x *Head) GetGaps() []*Gap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
+// Gap is a stretch of time in which nobody could publish.
+type Gap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bus's time at its beginning, milliseconds.
+	FromMs int64 `protobuf:"varint,1,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"`
+	// The bus's time at its end, milliseconds.
+	ToMs          int64 `protobuf:"varint,2,opt,name=to_ms,json=toMs,proto3" json:"to_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gap) Reset() {
+	*x = Gap{}
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gap) ProtoMessage() {}
+
+func (x *Gap) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gap.ProtoReflect.Descriptor instead.
+func (*Gap) Descriptor() ([]byte, []int) {
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Gap) GetFromMs() int64 {
+	if x != nil {
+		return x.FromMs
+	}
+	return 0
+}
+
+func (x *Gap) GetToMs() int64 {
+	if x != nil {
+		return x.ToMs
+	}
+	return 0
+}
+
 // Entry is one value under its key.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -150,7 +226,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[1]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +238,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[1]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +251,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{1}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Entry) GetKey() string {
@@ -208,7 +284,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[2]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -220,7 +296,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[2]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -233,7 +309,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{2}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Snapshot) GetHead() *Head {
@@ -299,14 +375,16 @@ type TargetState struct {
 	// True once a job of this endpoint was followed.
 	Tracked bool `protobuf:"varint,19,opt,name=tracked,proto3" json:"tracked,omitempty"`
 	// Ids of the pending and firing alerts, sorted.
-	AlertIds      []string `protobuf:"bytes,20,rep,name=alert_ids,json=alertIds,proto3" json:"alert_ids,omitempty"`
+	AlertIds []string `protobuf:"bytes,20,rep,name=alert_ids,json=alertIds,proto3" json:"alert_ids,omitempty"`
+	// The bus's time of the last sample, milliseconds. Absent if never sampled.
+	SampledBusMs  *int64 `protobuf:"varint,21,opt,name=sampled_bus_ms,json=sampledBusMs,proto3,oneof" json:"sampled_bus_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TargetState) Reset() {
 	*x = TargetState{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[3]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +396,7 @@ func (x *TargetState) String() string {
 func (*TargetState) ProtoMessage() {}
 
 func (x *TargetState) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[3]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +409,7 @@ func (x *TargetState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetState.ProtoReflect.Descriptor instead.
 func (*TargetState) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{3}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TargetState) GetTarget() *v1.Target {
@@ -474,6 +552,13 @@ func (x *TargetState) GetAlertIds() []string {
 	return nil
 }
 
+func (x *TargetState) GetSampledBusMs() int64 {
+	if x != nil && x.SampledBusMs != nil {
+		return *x.SampledBusMs
+	}
+	return 0
+}
+
 // Counter is a cumulative counter without its resets.
 type Counter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -489,7 +574,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[4]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +586,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[4]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +599,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Counter) GetField() string {
@@ -544,16 +629,16 @@ type Series struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The field, or the text of a condition that is recorded.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// Engine time at which each step begins: the first as it is, each further one
-	// as the distance from the one before, milliseconds.
+	// The bus's time at which each step begins: the first as it is, each further
+	// one as the distance from the one before, milliseconds.
 	Starts []int64 `protobuf:"varint,2,rep,packed,name=starts,proto3" json:"starts,omitempty"`
 	// The value of each step; 0 where unknown.
 	Values []float64 `protobuf:"fixed64,3,rep,packed,name=values,proto3" json:"values,omitempty"`
 	// Positions of the steps that have no value.
 	Unknown []uint32 `protobuf:"varint,4,rep,packed,name=unknown,proto3" json:"unknown,omitempty"`
-	// Engine time until which the last step holds, milliseconds. Absent: for ever.
+	// The bus's time until which the last step holds, milliseconds. Absent: for ever.
 	UntilMs *int64 `protobuf:"varint,5,opt,name=until_ms,json=untilMs,proto3,oneof" json:"until_ms,omitempty"`
-	// Engine time of first sight, milliseconds.
+	// The bus's time of first sight, milliseconds.
 	FirstMs       int64 `protobuf:"varint,6,opt,name=first_ms,json=firstMs,proto3" json:"first_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -561,7 +646,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +658,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +671,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Series) GetKey() string {
@@ -658,7 +743,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +755,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +768,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Failures) GetCategory() string {
@@ -762,7 +847,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +859,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +872,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Seen) GetFingerprint() string {
@@ -821,7 +906,7 @@ type JobTable struct {
 
 func (x *JobTable) Reset() {
 	*x = JobTable{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +918,7 @@ func (x *JobTable) String() string {
 func (*JobTable) ProtoMessage() {}
 
 func (x *JobTable) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +931,7 @@ func (x *JobTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobTable.ProtoReflect.Descriptor instead.
 func (*JobTable) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JobTable) GetOpen() []*Job {
@@ -894,7 +979,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +991,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1004,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Job) GetId() string {
@@ -963,7 +1048,7 @@ type Delay struct {
 
 func (x *Delay) Reset() {
 	*x = Delay{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1060,7 @@ func (x *Delay) String() string {
 func (*Delay) ProtoMessage() {}
 
 func (x *Delay) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1073,7 @@ func (x *Delay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delay.ProtoReflect.Descriptor instead.
 func (*Delay) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Delay) GetAtMs() int64 {
@@ -1016,22 +1101,27 @@ type AlertRecord struct {
 	RuleKey string `protobuf:"bytes,3,opt,name=rule_key,json=ruleKey,proto3" json:"rule_key,omitempty"`
 	// The error category on rules over jobs. Empty otherwise.
 	Category string `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"`
-	// Engine time at which the condition began to hold, milliseconds.
+	// Engine time at which the condition began to hold, milliseconds, later by
+	// all the time in which nobody knew.
 	ActiveMs int64 `protobuf:"varint,5,opt,name=active_ms,json=activeMs,proto3" json:"active_ms,omitempty"`
 	// Engine time at which it fired, milliseconds. Absent while pending.
 	FiredMs *int64 `protobuf:"varint,6,opt,name=fired_ms,json=firedMs,proto3,oneof" json:"fired_ms,omitempty"`
 	// Engine time at which its condition ended and keep_firing_for began,
-	// milliseconds. Absent while the condition holds.
+	// milliseconds, later by all the time in which nobody knew. Absent while the
+	// condition holds.
 	ClearedMs *int64 `protobuf:"varint,7,opt,name=cleared_ms,json=clearedMs,proto3,oneof" json:"cleared_ms,omitempty"`
 	// Engine time of the next renewal, milliseconds. Absent while pending.
-	RenewMs       *int64 `protobuf:"varint,8,opt,name=renew_ms,json=renewMs,proto3,oneof" json:"renew_ms,omitempty"`
+	RenewMs *int64 `protobuf:"varint,8,opt,name=renew_ms,json=renewMs,proto3,oneof" json:"renew_ms,omitempty"`
+	// How much of the wait (for its `for`, or for its keep_firing_for) had passed
+	// when it stopped because nobody knew, milliseconds. Absent while it runs.
+	HeldMs        *int64 `protobuf:"varint,9,opt,name=held_ms,json=heldMs,proto3,oneof" json:"held_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AlertRecord) Reset() {
 	*x = AlertRecord{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1133,7 @@ func (x *AlertRecord) String() string {
 func (*AlertRecord) ProtoMessage() {}
 
 func (x *AlertRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1146,7 @@ func (x *AlertRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertRecord.ProtoReflect.Descriptor instead.
 func (*AlertRecord) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AlertRecord) GetAlert() *v11.Alert {
@@ -1115,11 +1205,18 @@ func (x *AlertRecord) GetRenewMs() int64 {
 	return 0
 }
 
+func (x *AlertRecord) GetHeldMs() int64 {
+	if x != nil && x.HeldMs != nil {
+		return *x.HeldMs
+	}
+	return 0
+}
+
 var File_tocsin_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1btocsin/state/v1/state.proto\x12\x0ftocsin.state.v1\x1a\x1btocsin/alert/v1/alert.proto\x1a\x1btocsin/event/v1/event.proto\"\x9a\x02\n" +
+	"\x1btocsin/state/v1/state.proto\x12\x0ftocsin.state.v1\x1a\x1btocsin/alert/v1/alert.proto\x1a\x1btocsin/event/v1/event.proto\"\xe3\x02\n" +
 	"\x04Head\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x15\n" +
@@ -1129,15 +1226,22 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bstamp_ns\x18\x05 \x01(\x03R\astampNs\x12\x15\n" +
 	"\x06now_ns\x18\x06 \x01(\x03R\x05nowNs\x12\"\n" +
 	"\rrule_set_hash\x18\a \x01(\tR\vruleSetHash\x125\n" +
-	"\x14collector_started_ms\x18\b \x01(\x03H\x00R\x12collectorStartedMs\x88\x01\x01B\x17\n" +
-	"\x15_collector_started_ms\"/\n" +
+	"\x14collector_started_ms\x18\b \x01(\x03H\x00R\x12collectorStartedMs\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"skipped_ms\x18\t \x01(\x03R\tskippedMs\x12(\n" +
+	"\x04gaps\x18\n" +
+	" \x03(\v2\x14.tocsin.state.v1.GapR\x04gapsB\x17\n" +
+	"\x15_collector_started_ms\"3\n" +
+	"\x03Gap\x12\x17\n" +
+	"\afrom_ms\x18\x01 \x01(\x03R\x06fromMs\x12\x13\n" +
+	"\x05to_ms\x18\x02 \x01(\x03R\x04toMs\"/\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\x97\x01\n" +
 	"\bSnapshot\x12)\n" +
 	"\x04head\x18\x01 \x01(\v2\x15.tocsin.state.v1.HeadR\x04head\x120\n" +
 	"\atargets\x18\x02 \x03(\v2\x16.tocsin.state.v1.EntryR\atargets\x12.\n" +
-	"\x06active\x18\x03 \x03(\v2\x16.tocsin.state.v1.EntryR\x06active\"\xca\b\n" +
+	"\x06active\x18\x03 \x03(\v2\x16.tocsin.state.v1.EntryR\x06active\"\x88\t\n" +
 	"\vTargetState\x12/\n" +
 	"\x06target\x18\x01 \x01(\v2\x17.tocsin.event.v1.TargetR\x06target\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.tocsin.event.v1.TargetSpecR\x04spec\x12@\n" +
@@ -1162,7 +1266,8 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\x06series\x18\x11 \x03(\v2\x17.tocsin.state.v1.SeriesR\x06series\x125\n" +
 	"\bfailures\x18\x12 \x03(\v2\x19.tocsin.state.v1.FailuresR\bfailures\x12\x18\n" +
 	"\atracked\x18\x13 \x01(\bR\atracked\x12\x1b\n" +
-	"\talert_ids\x18\x14 \x03(\tR\balertIds\x1a9\n" +
+	"\talert_ids\x18\x14 \x03(\tR\balertIds\x12)\n" +
+	"\x0esampled_bus_ms\x18\x15 \x01(\x03H\x02R\fsampledBusMs\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -1171,7 +1276,8 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n" +
 	"\n" +
 	"\b_gone_msB\r\n" +
-	"\v_sampled_ms\"G\n" +
+	"\v_sampled_msB\x11\n" +
+	"\x0f_sampled_bus_ms\"G\n" +
 	"\aCounter\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x10\n" +
 	"\x03raw\x18\x02 \x01(\x01R\x03raw\x12\x14\n" +
@@ -1210,7 +1316,7 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\"7\n" +
 	"\x05Delay\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x19\n" +
-	"\bdelay_ms\x18\x02 \x01(\x03R\adelayMs\"\xb2\x02\n" +
+	"\bdelay_ms\x18\x02 \x01(\x03R\adelayMs\"\xdc\x02\n" +
 	"\vAlertRecord\x12,\n" +
 	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x19\n" +
@@ -1220,10 +1326,13 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bfired_ms\x18\x06 \x01(\x03H\x00R\afiredMs\x88\x01\x01\x12\"\n" +
 	"\n" +
 	"cleared_ms\x18\a \x01(\x03H\x01R\tclearedMs\x88\x01\x01\x12\x1e\n" +
-	"\brenew_ms\x18\b \x01(\x03H\x02R\arenewMs\x88\x01\x01B\v\n" +
+	"\brenew_ms\x18\b \x01(\x03H\x02R\arenewMs\x88\x01\x01\x12\x1c\n" +
+	"\aheld_ms\x18\t \x01(\x03H\x03R\x06heldMs\x88\x01\x01B\v\n" +
 	"\t_fired_msB\r\n" +
 	"\v_cleared_msB\v\n" +
-	"\t_renew_msB\xbf\x01\n" +
+	"\t_renew_msB\n" +
+	"\n" +
+	"\b_held_msB\xbf\x01\n" +
 	"\x13com.tocsin.state.v1B\n" +
 	"StateProtoP\x01Z>github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1;statev1\xa2\x02\x03TSX\xaa\x02\x0fTocsin.State.V1\xca\x02\x0fTocsin\\State\\V1\xe2\x02\x1bTocsin\\State\\V1\\GPBMetadata\xea\x02\x11Tocsin::State::V1b\x06proto3"
 
@@ -1239,60 +1348,62 @@ func file_tocsin_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_tocsin_state_v1_state_proto_rawDescData
 }
 
-var file_tocsin_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_tocsin_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_tocsin_state_v1_state_proto_goTypes = []any{
 	(*Head)(nil),               // 0: tocsin.state.v1.Head
-	(*Entry)(nil),              // 1: tocsin.state.v1.Entry
-	(*Snapshot)(nil),           // 2: tocsin.state.v1.Snapshot
-	(*TargetState)(nil),        // 3: tocsin.state.v1.TargetState
-	(*Counter)(nil),            // 4: tocsin.state.v1.Counter
-	(*Series)(nil),             // 5: tocsin.state.v1.Series
-	(*Failures)(nil),           // 6: tocsin.state.v1.Failures
-	(*Seen)(nil),               // 7: tocsin.state.v1.Seen
-	(*JobTable)(nil),           // 8: tocsin.state.v1.JobTable
-	(*Job)(nil),                // 9: tocsin.state.v1.Job
-	(*Delay)(nil),              // 10: tocsin.state.v1.Delay
-	(*AlertRecord)(nil),        // 11: tocsin.state.v1.AlertRecord
-	nil,                        // 12: tocsin.state.v1.TargetState.LabelsEntry
-	nil,                        // 13: tocsin.state.v1.TargetState.OverridesEntry
-	(*v1.Target)(nil),          // 14: tocsin.event.v1.Target
-	(*v1.TargetSpec)(nil),      // 15: tocsin.event.v1.TargetSpec
-	(*v1.HealthSampled)(nil),   // 16: tocsin.event.v1.HealthSampled
-	(*v1.GpuSampled)(nil),      // 17: tocsin.event.v1.GpuSampled
-	(*v1.AccountPolled)(nil),   // 18: tocsin.event.v1.AccountPolled
-	(*v1.InventoryShrunk)(nil), // 19: tocsin.event.v1.InventoryShrunk
-	(*v1.PollFailed)(nil),      // 20: tocsin.event.v1.PollFailed
-	(v1.JobState)(0),           // 21: tocsin.event.v1.JobState
-	(*v11.Alert)(nil),          // 22: tocsin.alert.v1.Alert
+	(*Gap)(nil),                // 1: tocsin.state.v1.Gap
+	(*Entry)(nil),              // 2: tocsin.state.v1.Entry
+	(*Snapshot)(nil),           // 3: tocsin.state.v1.Snapshot
+	(*TargetState)(nil),        // 4: tocsin.state.v1.TargetState
+	(*Counter)(nil),            // 5: tocsin.state.v1.Counter
+	(*Series)(nil),             // 6: tocsin.state.v1.Series
+	(*Failures)(nil),           // 7: tocsin.state.v1.Failures
+	(*Seen)(nil),               // 8: tocsin.state.v1.Seen
+	(*JobTable)(nil),           // 9: tocsin.state.v1.JobTable
+	(*Job)(nil),                // 10: tocsin.state.v1.Job
+	(*Delay)(nil),              // 11: tocsin.state.v1.Delay
+	(*AlertRecord)(nil),        // 12: tocsin.state.v1.AlertRecord
+	nil,                        // 13: tocsin.state.v1.TargetState.LabelsEntry
+	nil,                        // 14: tocsin.state.v1.TargetState.OverridesEntry
+	(*v1.Target)(nil),          // 15: tocsin.event.v1.Target
+	(*v1.TargetSpec)(nil),      // 16: tocsin.event.v1.TargetSpec
+	(*v1.HealthSampled)(nil),   // 17: tocsin.event.v1.HealthSampled
+	(*v1.GpuSampled)(nil),      // 18: tocsin.event.v1.GpuSampled
+	(*v1.AccountPolled)(nil),   // 19: tocsin.event.v1.AccountPolled
+	(*v1.InventoryShrunk)(nil), // 20: tocsin.event.v1.InventoryShrunk
+	(*v1.PollFailed)(nil),      // 21: tocsin.event.v1.PollFailed
+	(v1.JobState)(0),           // 22: tocsin.event.v1.JobState
+	(*v11.Alert)(nil),          // 23: tocsin.alert.v1.Alert
 }
 var file_tocsin_state_v1_state_proto_depIdxs = []int32{
-	0,  // 0: tocsin.state.v1.Snapshot.head:type_name -> tocsin.state.v1.Head
-	1,  // 1: tocsin.state.v1.Snapshot.targets:type_name -> tocsin.state.v1.Entry
-	1,  // 2: tocsin.state.v1.Snapshot.active:type_name -> tocsin.state.v1.Entry
-	14, // 3: tocsin.state.v1.TargetState.target:type_name -> tocsin.event.v1.Target
-	15, // 4: tocsin.state.v1.TargetState.spec:type_name -> tocsin.event.v1.TargetSpec
-	12, // 5: tocsin.state.v1.TargetState.labels:type_name -> tocsin.state.v1.TargetState.LabelsEntry
-	13, // 6: tocsin.state.v1.TargetState.overrides:type_name -> tocsin.state.v1.TargetState.OverridesEntry
-	16, // 7: tocsin.state.v1.TargetState.health:type_name -> tocsin.event.v1.HealthSampled
-	17, // 8: tocsin.state.v1.TargetState.gpu:type_name -> tocsin.event.v1.GpuSampled
-	18, // 9: tocsin.state.v1.TargetState.account:type_name -> tocsin.event.v1.AccountPolled
-	19, // 10: tocsin.state.v1.TargetState.inventory:type_name -> tocsin.event.v1.InventoryShrunk
-	20, // 11: tocsin.state.v1.TargetState.failure:type_name -> tocsin.event.v1.PollFailed
-	4,  // 12: tocsin.state.v1.TargetState.counters:type_name -> tocsin.state.v1.Counter
-	5,  // 13: tocsin.state.v1.TargetState.series:type_name -> tocsin.state.v1.Series
-	6,  // 14: tocsin.state.v1.TargetState.failures:type_name -> tocsin.state.v1.Failures
-	7,  // 15: tocsin.state.v1.Failures.fingerprints:type_name -> tocsin.state.v1.Seen
-	5,  // 16: tocsin.state.v1.Failures.series:type_name -> tocsin.state.v1.Series
-	9,  // 17: tocsin.state.v1.JobTable.open:type_name -> tocsin.state.v1.Job
-	9,  // 18: tocsin.state.v1.JobTable.ended:type_name -> tocsin.state.v1.Job
-	10, // 19: tocsin.state.v1.JobTable.delays:type_name -> tocsin.state.v1.Delay
-	21, // 20: tocsin.state.v1.Job.state:type_name -> tocsin.event.v1.JobState
-	22, // 21: tocsin.state.v1.AlertRecord.alert:type_name -> tocsin.alert.v1.Alert
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	1,  // 0: tocsin.state.v1.Head.gaps:type_name -> tocsin.state.v1.Gap
+	0,  // 1: tocsin.state.v1.Snapshot.head:type_name -> tocsin.state.v1.Head
+	2,  // 2: tocsin.state.v1.Snapshot.targets:type_name -> tocsin.state.v1.Entry
+	2,  // 3: tocsin.state.v1.Snapshot.active:type_name -> tocsin.state.v1.Entry
+	15, // 4: tocsin.state.v1.TargetState.target:type_name -> tocsin.event.v1.Target
+	16, // 5: tocsin.state.v1.TargetState.spec:type_name -> tocsin.event.v1.TargetSpec
+	13, // 6: tocsin.state.v1.TargetState.labels:type_name -> tocsin.state.v1.TargetState.LabelsEntry
+	14, // 7: tocsin.state.v1.TargetState.overrides:type_name -> tocsin.state.v1.TargetState.OverridesEntry
+	17, // 8: tocsin.state.v1.TargetState.health:type_name -> tocsin.event.v1.HealthSampled
+	18, // 9: tocsin.state.v1.TargetState.gpu:type_name -> tocsin.event.v1.GpuSampled
+	19, // 10: tocsin.state.v1.TargetState.account:type_name -> tocsin.event.v1.AccountPolled
+	20, // 11: tocsin.state.v1.TargetState.inventory:type_name -> tocsin.event.v1.InventoryShrunk
+	21, // 12: tocsin.state.v1.TargetState.failure:type_name -> tocsin.event.v1.PollFailed
+	5,  // 13: tocsin.state.v1.TargetState.counters:type_name -> tocsin.state.v1.Counter
+	6,  // 14: tocsin.state.v1.TargetState.series:type_name -> tocsin.state.v1.Series
+	7,  // 15: tocsin.state.v1.TargetState.failures:type_name -> tocsin.state.v1.Failures
+	8,  // 16: tocsin.state.v1.Failures.fingerprints:type_name -> tocsin.state.v1.Seen
+	6,  // 17: tocsin.state.v1.Failures.series:type_name -> tocsin.state.v1.Series
+	10, // 18: tocsin.state.v1.JobTable.open:type_name -> tocsin.state.v1.Job
+	10, // 19: tocsin.state.v1.JobTable.ended:type_name -> tocsin.state.v1.Job
+	11, // 20: tocsin.state.v1.JobTable.delays:type_name -> tocsin.state.v1.Delay
+	22, // 21: tocsin.state.v1.Job.state:type_name -> tocsin.event.v1.JobState
+	23, // 22: tocsin.state.v1.AlertRecord.alert:type_name -> tocsin.alert.v1.Alert
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_state_v1_state_proto_init() }
@@ -1301,17 +1412,17 @@ func file_tocsin_state_v1_state_proto_init() {
 		return
 	}
 	file_tocsin_state_v1_state_proto_msgTypes[0].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[3].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[4].OneofWrappers = []any{}
 	file_tocsin_state_v1_state_proto_msgTypes[6].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[7].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_state_v1_state_proto_rawDesc), len(file_tocsin_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
