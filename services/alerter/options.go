@@ -278,31 +278,8 @@ func (o Options) withDefaults() Options {
 // values themselves are checked by [Config.Validate].
 func (o Options) Check() error {
 	files, filesErr := o.ruleFiles()
-	_, rulesErr := compileRules(files, nil)
+	_, rulesErr := engine.CompileFiles(files, nil)
 	return errors.Join(filesErr, o.checkNotifier(), rulesErr)
-}
-
-// compileRules parses and compiles rules. Those that could be read are compiled
-// even when others could not, so that their mistakes are told too, all in the
-// order of their places.
-func compileRules(files map[string][]byte, targets []rulefile.TargetPattern) (*engine.Program, error) {
-	set, parseErr := rulefile.Parse(files, targets)
-	program, compileErr := engine.Compile(set)
-	var mistakes []*rulefile.MistakeError
-	for _, err := range []error{parseErr, compileErr} {
-		joined, ok := err.(interface{ Unwrap() []error })
-		if !ok && err != nil {
-			return nil, err
-		} else if !ok {
-			continue
-		}
-		for _, one := range joined.Unwrap() {
-			if m, ok := errors.AsType[*rulefile.MistakeError](one); ok {
-				mistakes = append(mistakes, m)
-			}
-		}
-	}
-	return program, rulefile.JoinMistakes(mistakes)
 }
 
 // checkNotifier reports whether the notifier's address can be called.
@@ -330,7 +307,7 @@ func (o Options) compile() (*engine.Program, error) {
 	}
 	files, err := o.ruleFiles()
 	errs = append(errs, err)
-	program, err := compileRules(files, o.Targets)
+	program, err := engine.CompileFiles(files, o.Targets)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ const maxRules = 1000
 // reserved are the labels that the engine gives to alerts itself.
 var reserved = []string{"account", "alertname", "category", "endpoint_id", "pod_id"}
 
+// Reserved lists the labels that the engine gives to alerts itself.
+func Reserved() []string { return slices.Clone(reserved) }
+
 // checkLabel notes what is wrong with a label of a rule.
 func (p *parser) checkLabel(key, value *yaml.Node, name, text string) {
 	switch {

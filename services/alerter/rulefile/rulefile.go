@@ -147,6 +147,16 @@ func (m *MistakeError) Error() string { return m.Position.String() + ": " + m.Te
 // JoinMistakes returns the mistakes as one error, sorted by their places, or
 // nil if there are none.
 func JoinMistakes(mistakes []*MistakeError) error {
+	SortMistakes(mistakes)
+	errs := make([]error, len(mistakes))
+	for i, m := range mistakes {
+		errs[i] = m
+	}
+	return errors.Join(errs...)
+}
+
+// SortMistakes sorts mistakes by their places.
+func SortMistakes(mistakes []*MistakeError) {
 	slices.SortStableFunc(mistakes, func(a, b *MistakeError) int {
 		if c := strings.Compare(a.Position.File, b.Position.File); c != 0 {
 			return c
@@ -156,11 +166,6 @@ func JoinMistakes(mistakes []*MistakeError) error {
 		}
 		return a.Position.Column - b.Position.Column
 	})
-	errs := make([]error, len(mistakes))
-	for i, m := range mistakes {
-		errs[i] = m
-	}
-	return errors.Join(errs...)
 }
 
 // Parse reads files (content by name) and checks them together with the target

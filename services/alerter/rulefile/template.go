@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	tree "text/template/parse"
 	"time"
 )
 
@@ -100,6 +101,73 @@ func (t *Template) Render(d TemplateData) (string, error) {
 		return "", errors.New(plainTemplateError(err))
 	}
 	return strings.ToValidUTF8(out.String(), "?"), nil
+}
+
+// LabelNames lists the labels that the template writes by name, sorted:
+// {{ $labels.env }}, {{ .Labels.env }} and {{ index $labels "env" }}.
+func (t *Template) LabelNames() []string {
+	names := map[string]bool{}
+	labelNames(t.tmpl.Root, names)
+	return sortedKeys(names)
+}
+
+// labelNames notes the labels that a node and what is below it write.
+func labelNames(node tree.Node, names map[string]bool) {
+	switch n := node.(type) {
+	case *tree.ListNode:
+		if n == nil {
+			return // an absent {{ else }}
+		}
+		for _, child := range n.Nodes {
+			labelNames(child, names)
+		}
+	case *tree.ActionNode:
+		labelNames(n.Pipe, names)
+	case *tree.IfNode:
+		branchLabels(&n.BranchNode, names)
+	case *tree.WithNode:
+		branchLabels(&n.BranchNode, names)
+	case *tree.RangeNode:
+		branchLabels(&n.BranchNode, names)
+	case *tree.PipeNode:
+		if n == nil {
+			return
+		}
+		for _, command := range n.Cmds {
+			commandLabels(command, names)
+		}
+	case *tree.FieldNode:
+		if len(n.Ident) == 2 && n.Ident[0] == "Labels" {
+			names[n.Ident[1]] = true
+		}
+	case *tree.VariableNode:
+		if len(n.Ident) == 2 && n.Ident[0] == "$labels" {
+			names[n.Ident[1]] = true
+		}
+	default:
+	}
+}
+
+func branchLabels(n *tree.BranchNode, names map[string]bool) {
+	labelNames(n.Pipe, names)
+	labelNames(n.List, names)
+	labelNames(n.ElseList, names)
+}
+
+// commandLabels notes the labels of a command's words, and of index by a text.
+func commandLabels(n *tree.CommandNode, names map[string]bool) {
+	for _, word := range n.Args {
+		labelNames(word, names)
+	}
+	if len(n.Args) != 3 || n.Args[0].String() != "index" {
+		return
+	}
+	if of := n.Args[1].String(); of != "$labels" && of != ".Labels" {
+		return
+	}
+	if name, ok := n.Args[2].(*tree.StringNode); ok {
+		names[name.Text] = true
+	}
 }
 
 // plainTemplateError drops the reader's own prefix, whose columns count the prelude.

@@ -23,10 +23,10 @@ import (
 )
 
 const (
-	// maxCost bounds an expression by CEL's static estimate. A comparison costs
+	// MaxCost bounds an expression by CEL's static estimate. A comparison costs
 	// about 3, the longest rule of the default pack under 100; 1,000 are some 50
 	// microseconds.
-	maxCost = 1000
+	MaxCost = 1000
 	// maxText bounds the length of an expression, in bytes.
 	maxText = 4096
 	// maxTextValue is how long the texts of targets are taken to be by the
@@ -125,6 +125,7 @@ func (c *Compiler) Compile(text string) (*Expr, []Mistake) {
 	if len(b.mistakes) > 0 {
 		return nil, b.mistakes
 	}
+	b.doubt(parsed.NativeRep())
 	numbersToDoubles(parsed.NativeRep())
 	if env, err = c.env.Extend(b.variables...); err != nil {
 		return nil, []Mistake{{Text: err.Error()}}
@@ -145,9 +146,10 @@ func (b *builder) finish(env *cel.Env, checked *cel.Ast) (*Expr, []Mistake) {
 	if err != nil {
 		return nil, []Mistake{{Text: fmt.Sprintf("estimate the cost: %v", err)}}
 	}
-	if estimate.Max > maxCost {
-		return nil, []Mistake{{Text: fmt.Sprintf("the expression may cost %d; at most %d is allowed", estimate.Max, maxCost)}}
+	if estimate.Max > MaxCost {
+		return nil, []Mistake{{Text: fmt.Sprintf("the expression may cost %d; at most %d is allowed", estimate.Max, MaxCost)}}
 	}
+	b.e.cost = estimate.Max
 	if b.e.prg, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), b.direct()); err != nil {
 		return nil, []Mistake{{Text: err.Error()}}
 	}

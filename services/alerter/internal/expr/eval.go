@@ -36,7 +36,18 @@ type Expr struct {
 	prg   cel.Program
 	slots map[string]int
 	parts []int
+	// cost is CEL's static estimate of its greatest cost.
+	cost uint64
+	// doubts are what is allowed and probably not meant.
+	doubts []Mistake
 }
+
+// Cost returns the most that one evaluation may cost, in CEL's units: a
+// comparison is about 3. Compile refuses more than [MaxCost].
+func (e *Expr) Cost() uint64 { return e.cost }
+
+// Doubts returns what the expression may say and its author hardly meant.
+func (e *Expr) Doubts() []Mistake { return e.doubts }
 
 // Text returns the condition as it was written.
 func (e *Expr) Text() string { return e.text }

@@ -35,12 +35,6 @@ var windowFns = map[string]Fn{
 	"avg": FnAvg, "last": FnLast, "delta": FnDelta,
 }
 
-// functionNames lists what expressions can call by name.
-var functionNames = []string{
-	"absent", "avg", "count_true", "delta", "increase", "label", "last", "max", "min", "present", "rate", "threshold",
-	"contains", "endsWith", "matches", "size", "startsWith",
-}
-
 // macros returns the functions that capture a field or a name. They note the
 // slots of this one expression.
 func (b *builder) macros() []cel.Macro {
@@ -206,6 +200,9 @@ func (b *builder) condition(eh parser.ExprHelper, e ast.Expr) (*Expr, string, *c
 	if len(mistakes) > 0 {
 		return nil, "", eh.NewError(e.ID(), mistakes[0].Text)
 	}
+	for _, d := range cond.Doubts() {
+		b.e.doubts = append(b.e.doubts, Mistake{Offset: b.offset(eh.OffsetLocation(e.ID())), Text: d.Text})
+	}
 	return cond, text, nil
 }
 
@@ -239,9 +236,16 @@ func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least time.Duration
 	return d.Milliseconds(), nil
 }
 
-// short writes a duration without its zero parts.
+// short writes a duration without the zero parts at its end: 2m, 16h40m, 24h.
 func short(d time.Duration) string {
-	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // field reads the name of a field.

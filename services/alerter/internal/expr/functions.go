@@ -1,0 +1,51 @@
+package expr
+
+// Function is one entry of the table of what expressions can call.
+type Function struct {
+	// Name as expressions write it.
+	Name string
+	// Usage shows its arguments.
+	Usage string
+	// Unit of its value; empty for texts and truth values, and "as the field" where
+	// it is that of its argument.
+	Unit string
+	// Meaning in a sentence or two.
+	Meaning string
+}
+
+// asField is the unit of functions that give a value of their field.
+const asField = "as the field"
+
+// functions is the one place where functions are described: messages and
+// references are made of it. The order is that of the reference.
+var functions = []Function{
+	{"increase", "increase(COUNTER, 'WINDOW')", asField, "By how much a counter rose in the window. A fall is a new beginning, as in Prometheus. Counts from first sight, not extrapolated."},
+	{"rate", "rate(COUNTER, 'WINDOW')", "as the field, per second", "increase by the seconds of the window."},
+	{"delta", "delta(FIELD, 'WINDOW')", asField, "The value now minus the value a window ago; negative when it fell."},
+	{"min", "min(GAUGE, 'WINDOW')", asField, "The least value in the window. No value until nine tenths of the window are known. With two numbers, the smaller."},
+	{"max", "max(GAUGE, 'WINDOW')", asField, "The greatest value in the window. No value until nine tenths of the window are known. With two numbers, the greater."},
+	{"avg", "avg(GAUGE, 'WINDOW')", asField, "The mean over the time of the window, whatever the polling rate. No value until nine tenths of the window are known."},
+	{"last", "last(GAUGE, 'WINDOW')", asField, "The newest value that is not older than the window, also while polls fail."},
+	{"count_true", "count_true(CONDITION, 'WINDOW', 'BUCKET')", "buckets", "In how many buckets of the window the condition held at some time, so that the polling rate changes nothing. The condition names fields only."},
+	{"absent", "absent('DURATION')", "", "True when nothing was heard of the target for that long, at least 2m. A time in which nobody could have listened does not count."},
+	{"present", "present(FIELD)", "", "True when the field has a value now. RunPod leaves fields out."},
+	{"label", "label('NAME')", "", "A label that a pattern in targets gives to the target; empty when none does."},
+	{"threshold", "threshold('NAME', DEFAULT)", "as its default", "The override of that name that a pattern in targets gives to the target, or the default."},
+	{"contains", "TEXT.contains('PART')", "", "True when the text holds the part."},
+	{"startsWith", "TEXT.startsWith('BEGINNING')", "", "True when the text begins so."},
+	{"endsWith", "TEXT.endsWith('END')", "", "True when the text ends so."},
+	{"matches", "TEXT.matches('RE2')", "", "True when a part of the text matches the regular expression."},
+	{"size", "size(TEXT)", "characters", "How long the text is."},
+}
+
+// Functions lists what expressions can call, in the table's order.
+func Functions() []Function { return append([]Function(nil), functions...) }
+
+// functionNames lists what expressions can call by name.
+var functionNames = func() []string {
+	names := make([]string, len(functions))
+	for i, f := range functions {
+		names[i] = f.Name
+	}
+	return names
+}()
