@@ -68,6 +68,10 @@ gen: export GOWORK = off
 gen: ## Generate Go from proto/ (buf and its plugins are pinned in tools/go.mod)
 	@buf=$$(go -C tools tool -n buf); $$buf format -w proto; $$buf lint; $$buf generate
 
+.PHONY: docs
+docs: ## Write docs/fields.md from the table of fields and functions
+	@go run ./cmd/tocsin rules fields --markdown >docs/fields.md
+
 .PHONY: breaking
 breaking: export GOWORK = off
 breaking: ## Compare proto/ with what was released last (proto/baseline.binpb)

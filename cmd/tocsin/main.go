@@ -1,6 +1,6 @@
 // Command tocsin is all of Tocsin in one process: it watches a RunPod account
 // (up), shows how that looks with a simulated one (demo), lists what fires
-// (alerts), and plays RunPod or a receiver for services that run apart (simulate,
+// (alerts), looks at rules (rules), and plays RunPod or a receiver for services that run apart (simulate,
 // receive).
 package main
 
@@ -31,6 +31,7 @@ type commands struct {
 	Up     upCommand     `cmd:"" help:"Watch a RunPod account: everything in one process. Needs RUNPOD_API_KEY or a configuration."`
 	Demo   demoCommand   `cmd:"" help:"Run everything against a simulated RunPod in which things go wrong. Needs no account."`
 	Alerts alertsCommand `cmd:"" help:"List the alerts that are pending or firing."`
+	Rules  rulesCommand  `cmd:"" help:"Check and try rules before they run, and print what they can name."`
 	rehearsal.Commands
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

@@ -11,9 +11,7 @@
 package ruletest
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +22,7 @@ import (
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/player"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
@@ -46,13 +45,9 @@ const Account = "default"
 // Harness is a partition of the alerter with a clock of its own. All targets
 // are in it, whatever their names.
 type Harness struct {
-	t           testing.TB
-	partition   *engine.Partition
-	program     *engine.Program
-	seq         uint64
-	now         time.Time
-	repeated    map[string]*repeated
-	transitions []*alertv1.Transition
+	t testing.TB
+	*player.Player
+	repeated map[string]*repeated
 }
 
 // repeated is a sample that Advance sends again at its interval.
@@ -70,12 +65,11 @@ func New(t testing.TB, set *rulefile.Set) *Harness {
 	if err != nil {
 		t.Fatalf("compile the rules:\n%v", err)
 	}
-	h := &Harness{
-		t: t, program: program, partition: engine.NewPartition(0, "ruletest", 1),
-		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), repeated: map[string]*repeated{},
+	p, err := player.New(program)
+	if err != nil {
+		t.Fatal(err)
 	}
-	h.Send(&eventv1.Event{Fact: &eventv1.Event_RuleSetActivated{RuleSetActivated: &eventv1.RuleSetActivated{Hash: set.Hash}}})
-	h.Send(&eventv1.Event{Fact: &eventv1.Event_CollectorStarted{CollectorStarted: &eventv1.CollectorStarted{}}})
+	h := &Harness{t: t, Player: p, repeated: map[string]*repeated{}}
 	return h
 }
 
@@ -89,27 +83,13 @@ func Parse(t testing.TB, rules string, targets ...rulefile.TargetPattern) *rulef
 	return set
 }
 
-// Now returns the harness's clock.
-func (h *Harness) Now() time.Time { return h.now }
-
 // Send applies one event now. It ends the test if a rule fails or the event
 // cannot be used.
 func (h *Harness) Send(e *eventv1.Event) {
 	h.t.Helper()
-	h.seq++
-	result, err := h.partition.Step(engine.Message{Seq: h.seq, Time: h.now, Event: e}, func(hash string) *engine.Program {
-		if hash == h.program.Hash() {
-			return h.program
-		}
-		return nil
-	})
-	if err != nil {
+	if err := h.Play(e); err != nil {
 		h.t.Fatalf("at %s: %v", h.clock(), err)
 	}
-	for _, p := range result.Problems {
-		h.t.Fatalf("at %s: %s: rule %q, target %q: %s", h.clock(), p.Kind, p.Rule, p.Target, p.Detail)
-	}
-	h.transitions = append(h.transitions, result.Transitions...)
 }
 
 // Repeat applies a sample now, and Advance goes on applying it at an interval,
@@ -117,7 +97,7 @@ func (h *Harness) Send(e *eventv1.Event) {
 // and interval are filled in.
 func (h *Harness) Repeat(e *eventv1.Event, interval time.Duration) {
 	h.t.Helper()
-	r := &repeated{event: e, interval: interval, next: h.now.Add(interval)}
+	r := &repeated{event: e, interval: interval, next: h.Now().Add(interval)}
 	h.repeated[event.Token(e.GetTarget())] = r
 	h.Send(h.fresh(r))
 }
@@ -132,9 +112,9 @@ func (h *Harness) StopAll() { clear(h.repeated) }
 // ticks come in between.
 func (h *Harness) Advance(d time.Duration) {
 	h.t.Helper()
-	end := h.now.Add(d)
-	for h.now.Before(end) {
-		next := h.now.Add(TickInterval)
+	end := h.Now().Add(d)
+	for h.Now().Before(end) {
+		next := h.Now().Add(TickInterval)
 		if end.Before(next) {
 			next = end
 		}
@@ -143,11 +123,11 @@ func (h *Harness) Advance(d time.Duration) {
 				next = r.next
 			}
 		}
-		h.now = next
+		h.Wait(next.Sub(h.Now()))
 		due := h.due()
 		for _, token := range due {
 			r := h.repeated[token]
-			r.next = h.now.Add(r.interval)
+			r.next = h.Now().Add(r.interval)
 			h.Send(h.fresh(r))
 		}
 		if len(due) == 0 {
@@ -160,10 +140,10 @@ func (h *Harness) Advance(d time.Duration) {
 // stopped. What is repeated goes on after it, so whoever means the collector to
 // sleep too stops that before, and sends CollectorStarted after.
 func (h *Harness) Sleep(d time.Duration) {
-	h.now = h.now.Add(d)
+	h.Wait(d)
 	for _, r := range h.repeated {
-		if r.next.Before(h.now) {
-			r.next = h.now
+		if r.next.Before(h.Now()) {
+			r.next = h.Now()
 		}
 	}
 }
@@ -172,7 +152,7 @@ func (h *Harness) Sleep(d time.Duration) {
 func (h *Harness) due() []string {
 	var tokens []string
 	for token, r := range h.repeated {
-		if !r.next.After(h.now) {
+		if !r.next.After(h.Now()) {
 			tokens = append(tokens, token)
 		}
 	}
@@ -183,7 +163,7 @@ func (h *Harness) due() []string {
 // fresh returns a copy of a repeated sample with its slot and interval.
 func (h *Harness) fresh(r *repeated) *eventv1.Event {
 	e := proto.CloneOf(r.event)
-	slot, interval := h.now.UnixMilli(), durationpb.New(r.interval)
+	slot, interval := h.Now().UnixMilli(), durationpb.New(r.interval)
 	switch f := e.GetFact().(type) {
 	case *eventv1.Event_HealthSampled:
 		f.HealthSampled.PollSlotMs, f.HealthSampled.Interval = slot, interval
@@ -196,32 +176,6 @@ func (h *Harness) fresh(r *repeated) *eventv1.Event {
 	}
 	return e
 }
-
-// Firing lists the alerts that fire now, sorted by name and labels.
-func (h *Harness) Firing() []*alertv1.Alert { return h.alerts(alertv1.AlertState_ALERT_STATE_FIRING) }
-
-// Pending lists the alerts that are pending now, sorted by name and labels.
-func (h *Harness) Pending() []*alertv1.Alert { return h.alerts(alertv1.AlertState_ALERT_STATE_PENDING) }
-
-func (h *Harness) alerts(state alertv1.AlertState) []*alertv1.Alert {
-	var all []*alertv1.Alert
-	for a := range h.partition.Alerts() {
-		if a.GetState() == state {
-			all = append(all, a)
-		}
-	}
-	slices.SortFunc(all, func(a, b *alertv1.Alert) int { return strings.Compare(identity(a), identity(b)) })
-	return all
-}
-
-func identity(a *alertv1.Alert) string { return fmt.Sprint(a.GetRule(), " ", a.GetLabels()) }
-
-// Transitions lists all that people may have been told of since the beginning,
-// or since the last Forget.
-func (h *Harness) Transitions() []*alertv1.Transition { return h.transitions }
-
-// Forget empties what Transitions lists.
-func (h *Harness) Forget() { h.transitions = nil }
 
 // WantFiring fails the test unless exactly the alerts of these names fire, each
 // name as often as given, in any order.
@@ -251,6 +205,4 @@ func (h *Harness) want(state string, alerts []*alertv1.Alert, names []string) {
 }
 
 // clock is the time since the beginning, for messages.
-func (h *Harness) clock() string {
-	return h.now.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).String()
-}
+func (h *Harness) clock() string { return h.Elapsed().String() }
