@@ -58,6 +58,9 @@ var owners = []struct {
 // pure packages decide; they read no clock, no network, no store and no log.
 var pure = []string{
 	"services/alerter/rulefile",
+	"services/alerter/rulecheck",
+	"services/alerter/rulesuite",
+	"services/alerter/internal/player",
 	"services/alerter/internal/expr",
 	"services/alerter/internal/window",
 	"services/alerter/internal/rule",
