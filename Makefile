@@ -27,11 +27,12 @@ up: build ## Run the whole system against RunPod (needs RUNPOD_API_KEY; CONFIG=t
 	@$(BIN)/tocsin up --data .tocsin/up $(if $(CONFIG),--config $(CONFIG))
 
 .PHONY: test
-test: redis ## Install what the tests need and run them all
-	@# -count=1: the tests that run the binaries do not know when those change.
-	go test -race -count=1 work
+test: redis compiler ## Install what the tests need and run them all
+	@# -count=1: the tests that run the binaries do not know when those change. The timeout
+	@# is for a test that hangs, not for a machine that is slow: Go's own is 10 minutes.
+	go test -race -count=1 -timeout 45m work
 	@# Under the race detector the simulated nights are shorter; here they are whole.
-	go test ./test/pack
+	go test -timeout 45m ./test/pack
 	go test -count=1 ./test/arch
 
 .PHONY: fault
@@ -49,6 +50,11 @@ compose-test: ## Start deploy/compose.yaml, kill each container and compare what
 .PHONY: redis
 redis:
 	@test/install redis-server
+
+# The race detector needs cgo, which needs a C compiler.
+.PHONY: compiler
+compiler:
+	@set -- $$(go env CC); command -v "$$1" >/dev/null || test/install gcc
 
 # ONLY, COMPARE, JSON and PROFILE are for make bench; FLAGS passes on anything
 # else that its -help tells.
