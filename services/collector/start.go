@@ -30,8 +30,9 @@ const (
 	// skewMargin is how much the clocks of collector and log may differ.
 	skewMargin = 5 * time.Minute
 	// patience is how many seconds in a row a read of the log may bring nothing
-	// although its end was not met: the end was removed meanwhile.
-	patience = 3
+	// although its end is still to come: a slow disk takes some to find a fact. No more
+	// comes where the log's clock was set back, since then it begins past that end.
+	patience = 30
 	// keepEvery is how often the oldest open job is written down.
 	keepEvery = 30 * time.Second
 	// storeTime bounds the wait of a registration for the log.
@@ -111,9 +112,16 @@ func recall(ctx context.Context, conn *bus.Conn, meta *bus.Bucket, inv *inventor
 	return p, err
 }
 
+// history is the part of the bus that the log is read back from.
+type history interface {
+	Last(ctx context.Context, stream, subject string) (bus.Delivery, bool, error)
+	At(ctx context.Context, stream string, seq uint64) (bus.Delivery, bool, error)
+	Read(ctx context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error
+}
+
 // recallTargets replays the newest inventory fact of each target, in the order
 // of the log.
-func recallTargets(ctx context.Context, conn *bus.Conn, inv *inventory.Inventory) error {
+func recallTargets(ctx context.Context, conn history, inv *inventory.Inventory) error {
 	type stored struct {
 		seq  uint64
 		time time.Time
@@ -146,7 +154,7 @@ func recallTargets(ctx context.Context, conn *bus.Conn, inv *inventory.Inventory
 const readAhead = 256
 
 // readKinds is readKind for several kinds, in the order of the log.
-func readKinds(ctx context.Context, conn *bus.Conn, kinds []string, from time.Time, handle func(bus.Delivery, *eventv1.Event)) error {
+func readKinds(ctx context.Context, conn history, kinds []string, from time.Time, handle func(bus.Delivery, *eventv1.Event)) error {
 	type fact struct {
 		delivery bus.Delivery
 		event    *eventv1.Event
@@ -190,7 +198,7 @@ var errEnd = errors.New("end of the log")
 
 // readKind reads the facts of a kind that were stored from the instant from on
 // until now. Facts that this release cannot read are left out.
-func readKind(ctx context.Context, conn *bus.Conn, kind string, from time.Time, handle func(bus.Delivery, *eventv1.Event)) error {
+func readKind(ctx context.Context, conn history, kind string, from time.Time, handle func(bus.Delivery, *eventv1.Event)) error {
 	filter := event.KindFilter(kind)
 	last, ok, err := conn.Last(ctx, bus.EventsStream, filter)
 	if err != nil {
@@ -204,8 +212,11 @@ func readKind(ctx context.Context, conn *bus.Conn, kind string, from time.Time, 
 	idle := 0
 	err = conn.Read(ctx, bus.ReadOptions{
 		Stream: bus.EventsStream, Filter: filter, FromTime: from,
+		// A job that is not read back is not followed, so the next fact is waited for.
+		// When the end itself has left the log, whose oldest facts leave first, none comes.
 		Idle: func() {
-			if idle++; idle >= patience {
+			idle++
+			if _, kept, err := conn.At(ctx, bus.EventsStream, last.Seq); err == nil && !kept || idle >= patience {
 				cancel(errEnd)
 			}
 		},

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -173,6 +174,56 @@ func TestMoreJobsThanAreFollowedAtOnceAreReadBack(t *testing.T) {
 	open := tracker.Open()
 	if _, ended := tracker.Len(); len(open) != 1 || open[0].ID != "open" || ended > most {
 		t.Errorf("open are %v, and %d ended ones are remembered; want the one that is open, and no more than %d", open, ended, most)
+	}
+}
+
+// strange is a log of which something else happens before it is read.
+type strange struct {
+	*bus.Conn
+	before func(bus.ReadOptions)
+}
+
+func (s strange) Read(ctx context.Context, o bus.ReadOptions, handle func(bus.Delivery) error) error {
+	s.before(o)
+	return s.Conn.Read(ctx, o, handle)
+}
+
+func TestASlowLogIsReadToItsEnd(t *testing.T) {
+	conn := servertest.NATS(t).Conn(t)
+	ctx := t.Context()
+	if _, err := conn.EnsureStream(ctx, bus.Events(0)); err != nil {
+		t.Fatal(err)
+	}
+	ep := &eventv1.Target{Account: "default", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: "ep"}
+	for i := range 5 {
+		e := &eventv1.Event{Target: ep, Fact: &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: fmt.Sprint(i)}}}
+		if err := store(ctx, conn, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(h history) int {
+		t.Helper()
+		n := 0
+		if err := readKind(ctx, h, event.KindJobRegistered, time.Time{}, func(bus.Delivery, *eventv1.Event) { n++ }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	slow := strange{conn, func(o bus.ReadOptions) {
+		for range 20 { // seconds in which nothing came
+			o.Idle()
+		}
+	}}
+	if n := read(slow); n != 5 {
+		t.Errorf("%d facts are read of a slow log, want all 5", n)
+	}
+	emptied := strange{conn, func(bus.ReadOptions) {
+		if err := conn.PurgeBefore(ctx, bus.EventsStream, 6); err != nil {
+			t.Error(err)
+		}
+	}}
+	if n := read(emptied); n != 0 {
+		t.Errorf("%d facts are read of a log that was emptied", n)
 	}
 }
 
