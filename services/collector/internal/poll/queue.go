@@ -28,8 +28,9 @@ type item struct {
 	key     string
 	due     time.Time
 	run     Func
-	index   int  // position in the heap, -1 while it runs
-	removed bool // its call in progress is the last
+	index   int       // position in the heap, -1 while it runs
+	removed bool      // its call in progress is the last
+	wanted  time.Time // when it was put to be called during the call in progress, zero if it was not
 }
 
 // NewQueue returns an empty queue that makes at most workers calls at once.
@@ -43,11 +44,15 @@ func NewQueue(clock Clock, workers int) *Queue {
 }
 
 // Put schedules the first call of run for the instant due. A key that is
-// scheduled already keeps its time and its function.
+// scheduled already keeps its time and its function. One whose call in progress
+// then ends the schedule, which cannot have known of this, is called once more.
 func (q *Queue) Put(key string, due time.Time, run Func) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, there := q.items[key]; there {
+	if i, there := q.items[key]; there {
+		if i.index < 0 {
+			i.wanted = due
+		}
 		return
 	}
 	i := &item{key: key, due: due, run: run}
@@ -153,6 +158,10 @@ func (q *Queue) next(ctx context.Context, timer *time.Timer) *item {
 func (q *Queue) settle(i *item, next time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if next.IsZero() {
+		next = i.wanted
+	}
+	i.wanted = time.Time{}
 	switch {
 	case i.removed:
 	case next.IsZero():

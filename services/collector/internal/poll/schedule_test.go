@@ -207,3 +207,30 @@ func TestARemovedKeyMayComeBackWhileItsLastCallRuns(t *testing.T) {
 		}
 	})
 }
+
+func TestAKeyThatIsPutWhileItsLastCallRunsIsCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock := poll.NewClock(time.Now(), time.Time{})
+		q := poll.NewQueue(clock, 2)
+		calls := 0
+		run := func(context.Context, time.Time) time.Time {
+			calls++
+			time.Sleep(3 * time.Second)
+			return time.Time{}
+		}
+		q.Put("a", clock.Now(), run)
+		go q.Run(t.Context())
+		time.Sleep(time.Second)
+		q.Put("a", clock.Now().Add(5*time.Second), run) // as a job that is registered anew
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if calls != 1 || q.Len() != 1 {
+			t.Errorf("%d calls and %d schedules before it is due again, want one each", calls, q.Len())
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if calls != 2 || q.Len() != 0 {
+			t.Errorf("%d calls, %d schedules left; want two calls", calls, q.Len())
+		}
+	})
+}
