@@ -22,9 +22,15 @@ func JobFactID(endpointToken, jobID string, attempt int32, state eventv1.JobStat
 	return id("job", endpointToken, jobID, strconv.Itoa(int(attempt)), strconv.Itoa(int(state)))
 }
 
-// RegistrationID returns the id of the fact that a job is to be followed.
-func RegistrationID(endpointToken, jobID string) string {
-	return id("registration", endpointToken, jobID)
+// RegistrationID returns the id of the fact that a job is to be followed. after is
+// the attempt that was seen to end before, 0 for none: to ask for a job again, which
+// was sent to be tried again, is another fact.
+func RegistrationID(endpointToken, jobID string, after int32) string {
+	parts := []string{"registration", endpointToken, jobID}
+	if after > 0 {
+		parts = append(parts, strconv.Itoa(int(after)))
+	}
+	return id(parts...)
 }
 
 // DiscoveryID returns the id of the fact that a target was seen for the first

@@ -13,7 +13,7 @@ func TestIDsAreFixedForTheLifeOfAStream(t *testing.T) {
 	// upgrade. Whoever changes one on purpose changes it here too.
 	got := []string{
 		event.JobFactID("default-endpoint-abc", "job-1", 2, eventv1.JobState_JOB_STATE_FAILED),
-		event.RegistrationID("default-endpoint-abc", "job-1"),
+		event.RegistrationID("default-endpoint-abc", "job-1", 0),
 		event.RemovalID(target("default", endpoint, "abc"), ""),
 	}
 	want := []string{
@@ -41,7 +41,9 @@ func TestIDsTellFactsApartAndNothingElse(t *testing.T) {
 		"another job":                         event.JobFactID("a-endpoint-e", "j2", 1, failed),
 		"another endpoint":                    event.JobFactID("a-endpoint-e2", "j", 1, failed),
 		"parts that would run together":       event.JobFactID("a-endpoint-ej", "", 1, failed),
-		"a registration":                      event.RegistrationID("a-endpoint-e", "j"),
+		"a registration":                      event.RegistrationID("a-endpoint-e", "j", 0),
+		"one of a job that was seen to end":   event.RegistrationID("a-endpoint-e", "j", 1),
+		"and of one that was tried again":     event.RegistrationID("a-endpoint-e", "j", 2),
 		"a discovery":                         event.DiscoveryID(named("n"), spec(1), ""),
 		"of other settings":                   event.DiscoveryID(named("n"), spec(2), ""),
 		"of another name":                     event.DiscoveryID(named("m"), spec(1), ""),

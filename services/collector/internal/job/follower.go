@@ -142,8 +142,8 @@ func (f *Follower) Register(ctx context.Context, endpoint string, ids []string) 
 	}
 	var storing errgroup.Group
 	storing.SetLimit(registering)
-	for _, key := range unstored {
-		storing.Go(func() error { return f.opts.Store(ctx, registration(target, key.ID)) })
+	for _, e := range unstored {
+		storing.Go(func() error { return f.opts.Store(ctx, registration(target, e)) })
 	}
 	if err := storing.Wait(); err != nil {
 		f.release(unstored)
@@ -170,11 +170,17 @@ func (f *Follower) about(id, name string) *eventv1.Target {
 	return &eventv1.Target{Account: f.opts.Account, Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT, Id: id, Name: name}
 }
 
+// enrolment is a job whose registration is not known to be stored.
+type enrolment struct {
+	Key
+	after int32 // the attempt that was seen to end before, 0 for none
+}
+
 // admit makes room for all the jobs, or for none, and returns those whose
 // registration is not known to be stored, and how many were not followed. One that
 // another call is storing is among the former: that call may fail yet, and ours
 // must not be acknowledged because of it.
-func (f *Follower) admit(endpoint string, ids []string) (unstored []Key, fresh int, err error) {
+func (f *Follower) admit(endpoint string, ids []string) (unstored []enrolment, fresh int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.count()
@@ -190,52 +196,52 @@ func (f *Follower) admit(endpoint string, ids []string) (unstored []Key, fresh i
 		}
 		if admitted || f.storing[key] > 0 {
 			f.storing[key]++
-			unstored = append(unstored, key)
+			unstored = append(unstored, enrolment{key, f.tracker.Ended(key)})
 		}
 	}
 	return unstored, fresh, nil
 }
 
 // release gives up the registrations of a call.
-func (f *Follower) release(keys []Key) {
+func (f *Follower) release(unstored []enrolment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.leave(keys)
+	f.leave(unstored)
 	f.count()
 }
 
 // leave takes back what a call wanted of jobs. Those whose registration no other
 // call stored, or is storing, are not followed. The caller holds mu.
-func (f *Follower) leave(keys []Key) {
-	for _, key := range keys {
-		switch n := f.storing[key]; {
+func (f *Follower) leave(unstored []enrolment) {
+	for _, e := range unstored {
+		switch n := f.storing[e.Key]; {
 		case n > 1:
-			f.storing[key] = n - 1
+			f.storing[e.Key] = n - 1
 		case n == 1:
-			delete(f.storing, key)
-			f.tracker.Release(key)
+			delete(f.storing, e.Key)
+			f.tracker.Release(e.Key)
 		}
 	}
 }
 
 // stored notes that registrations are, and begins the polls of their jobs.
-func (f *Follower) stored(keys []Key) {
+func (f *Follower) stored(unstored []enrolment) {
 	f.mu.Lock()
-	for _, key := range keys {
-		delete(f.storing, key)
+	for _, e := range unstored {
+		delete(f.storing, e.Key)
 	}
 	f.mu.Unlock()
-	for _, key := range keys {
-		f.schedule(key)
+	for _, e := range unstored {
+		f.schedule(e.Key)
 	}
 }
 
-func registration(target *eventv1.Target, job string) *eventv1.Event {
+func registration(target *eventv1.Target, e enrolment) *eventv1.Event {
 	return &eventv1.Event{
-		Id:     event.RegistrationID(event.Token(target), job),
+		Id:     event.RegistrationID(event.Token(target), e.ID, e.after),
 		Target: target,
 		Source: eventv1.Source_SOURCE_CLIENT,
-		Fact:   &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: job}},
+		Fact:   &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: e.ID}},
 	}
 }
 

@@ -33,6 +33,7 @@ type world struct {
 	hold   chan error            // guarded by mu: the log answers what comes here, if it is set
 	asked  map[string]int        // guarded by mu
 	events []*eventv1.Event      // guarded by mu
+	stored []string              // guarded by mu: the ids of registrations
 }
 
 // follow runs a follower of five jobs until the test ends.
@@ -67,9 +68,10 @@ func followMany(t *testing.T, open int, jitter func() float64) *world {
 			w.events = append(w.events, e)
 			return true
 		},
-		Store: func(context.Context, *eventv1.Event) error {
+		Store: func(_ context.Context, e *eventv1.Event) error {
 			w.mu.Lock()
 			away, hold := w.away, w.hold
+			w.stored = append(w.stored, e.GetId())
 			w.mu.Unlock()
 			if hold != nil {
 				return <-hold
@@ -273,6 +275,39 @@ func TestARegistrationIsAcknowledgedWhenItIsStored(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The log drops a registration whose id it knows, so one of a job that was sent to
+// be tried again must have another.
+func TestAJobThatEndedIsRegisteredAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := follow(t)
+		var attempts []int32
+		for _, status := range []runpod.JobStatus{runpod.JobFailed, runpod.JobInQueue, runpod.JobFailed} {
+			w.set(func(w *world) { w.jobs["j"] = runpod.Job{ID: "j", Status: status} })
+			if _, _, err := w.Register(t.Context(), "ep", []string{"j"}); err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range w.pass(2 * time.Minute) {
+				attempts = append(attempts, e.GetJobTransitioned().GetAttempt())
+			}
+		}
+		if _, _, err := w.Register(t.Context(), "ep", []string{"j"}); err != nil {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		want := []string{
+			event.RegistrationID("default-endpoint-ep", "j", 0), event.RegistrationID("default-endpoint-ep", "j", 1),
+			event.RegistrationID("default-endpoint-ep", "j", 2),
+		}
+		if diff := cmp.Diff(want, w.stored); diff != "" {
+			t.Errorf("stored (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]int32{1, 2, 2}, attempts); diff != "" {
+			t.Errorf("attempts told (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestWebhooksOfUnregisteredJobsAreTold(t *testing.T) {

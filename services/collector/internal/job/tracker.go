@@ -116,6 +116,15 @@ func (t *Tracker) Register(key Key, now time.Time) (bool, error) {
 	return true, nil
 }
 
+// Ended returns the attempt of a job whose end is the last that was seen of it, 0
+// for any other job.
+func (t *Tracker) Ended(key Key) int32 {
+	if j := t.jobs[key]; j != nil && final(j.state) {
+		return j.attempt
+	}
+	return 0
+}
+
 // Release undoes a registration that came to nothing.
 func (t *Tracker) Release(key Key) {
 	switch j := t.jobs[key]; {
@@ -250,14 +259,8 @@ func (t *Tracker) Replay(endpoint string, e *eventv1.Event, at time.Time) {
 	switch fact := e.GetFact().(type) {
 	case *eventv1.Event_JobRegistered:
 		key := Key{Endpoint: endpoint, ID: fact.JobRegistered.GetJobId()}
-		switch {
-		case t.jobs[key] != nil:
-		case t.open >= t.opts.MaxOpen:
+		if _, err := t.Register(key, at); err != nil {
 			t.noRoom++
-		default:
-			j := &job{key: key, attempt: 1, registered: at, known: at}
-			t.jobs[key] = j
-			t.setOpen(j, true)
 		}
 	case *eventv1.Event_JobTransitioned:
 		told := fact.JobTransitioned

@@ -359,6 +359,25 @@ func TestARestartKnowsWhatWasTold(t *testing.T) {
 	}
 }
 
+func TestARestartKnowsThatAJobIsLookedAtAgain(t *testing.T) {
+	b := &bench{Tracker: tracker(10), now: noon.Add(time.Minute)}
+	for at, e := range []*eventv1.Event{
+		{Fact: &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: "j1"}}},
+		{Fact: &eventv1.Event_JobTransitioned{JobTransitioned: &eventv1.JobTransitioned{JobId: "j1", Attempt: 1, State: failed}}},
+		{Fact: &eventv1.Event_JobRegistered{JobRegistered: &eventv1.JobRegistered{JobId: "j1"}}},
+	} {
+		b.Replay("ep", e, noon.Add(time.Duration(at)*time.Second))
+	}
+	if _, open := b.Next(j1, b.now); !open {
+		t.Error("a job that was registered again is not looked at after a restart")
+	}
+	b.poll(queued)
+	b.poll(completed)
+	if diff := cmp.Diff([]string{"j1 2 IN_QUEUE", "j1 2 COMPLETED"}, b.told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
 // FuzzTracker checks that no order of observations tells a state twice or goes
 // back within an attempt.
 func FuzzTracker(f *testing.F) {
