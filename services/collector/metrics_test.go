@@ -1,14 +1,19 @@
 package collector_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/internal/servertest"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 )
@@ -77,5 +82,74 @@ func TestTheFiguresHaveTheNamesThatPeopleKnow(t *testing.T) {
 			continue
 		}
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// lines keeps what is logged.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func TestEachUnitOfWorkIsALineOfTheLog(t *testing.T) {
+	f, n := newFakeRunPod(t), servertest.NATS(t)
+	f.set(func(f *fakeRunPod) {
+		f.jobs["ep1/job1"] = jobJSON("FAILED", `,"error":"no voice"`)
+		f.endpoints["ep2"] = endpointJSON("ep2", "broken", "QUEUE", 1)
+		f.instead["/run/ep2/health"] = func(w http.ResponseWriter, _ *http.Request) { problem(w, http.StatusBadGateway, "key "+goodKey) }
+	})
+	log, out := follow(t, n.Conn(t)), new(lines)
+	o := options(f, n)
+	var err error
+	if o.Log, err = proc.Logger(out, proc.LogConfig{Level: "debug", Format: "json"}); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, o)
+	register(t, c, "job1")
+	post(t, webhook(t, c), "application/json", jobJSON("COMPLETED", ""))
+	log.wait(t, "the end of the job", 0, enters("job1", failedJob))
+	log.wait(t, "health", 0, health)
+	log.wait(t, "a failure", 0, failed(eventv1.PollFailureReason_POLL_FAILURE_REASON_SERVER_ERROR))
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(out.String()) {
+		var entry struct {
+			Msg, Kind, Err string
+			Endpoint       string `json:"endpoint_id"`
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		name := entry.Msg + " " + entry.Kind + " " + entry.Endpoint
+		if entry.Err != "" {
+			name += " failed"
+		}
+		seen[strings.Join(strings.Fields(name), " ")] = true
+		for _, canary := range []string{canaryInput, canaryOutput, canaryEnv, goodKey} {
+			if strings.Contains(line, canary) {
+				t.Errorf("%q is logged: %s", canary, line)
+			}
+		}
+	}
+	for _, want := range []string{
+		"polled health ep1", "polled health ep2 failed", "polled endpoints", "polled pods", "polled job ep1", "jobs registered ep1", "webhook taken ep1",
+	} {
+		if !seen[want] {
+			t.Errorf("no line says %q", want)
+		}
 	}
 }

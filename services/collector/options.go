@@ -271,7 +271,8 @@ type Options struct {
 	Collector Config
 	// NATS is where the event log is.
 	NATS bus.Options
-	// Log receives one line for each unit of work; nil discards.
+	// Log receives one line for each unit of work, of polls and webhooks at the level
+	// debug; nil discards.
 	Log *slog.Logger
 	// Registerer takes the metrics; nil stands for a registry of the
 	// collector's own. /metrics shows it when it can be gathered from.

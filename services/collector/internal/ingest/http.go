@@ -85,6 +85,7 @@ func (s *Service) postWebhook(w http.ResponseWriter, r *http.Request) error {
 	}
 	result := s.takeWebhook(r, endpoint)
 	s.webhooks.WithLabelValues(result).Inc()
+	s.opts.Log.DebugContext(r.Context(), "webhook taken", "endpoint_id", endpoint, "result", result)
 	if result == "ok" {
 		patient, cancel := context.WithTimeout(r.Context(), settleTime)
 		defer cancel()

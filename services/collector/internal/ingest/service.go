@@ -49,7 +49,8 @@ type Options struct {
 	APIKey secret.String
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
-	// Log receives what went wrong on our side.
+	// Log receives what went wrong on our side, and at the level debug a line for each
+	// webhook.
 	Log *slog.Logger
 }
 

@@ -57,7 +57,8 @@ type FollowerOptions struct {
 	Polls *poll.Metrics
 	// Metrics count the jobs.
 	Metrics *Metrics
-	// Log receives a line for each registration.
+	// Log receives a line for each registration, and at the level debug one for each
+	// poll.
 	Log *slog.Logger
 }
 
@@ -323,18 +324,18 @@ func (f *Follower) poll(ctx context.Context, key Key, slot time.Time) time.Time 
 	j, err := f.opts.Status(ctx, key.Endpoint, key.ID)
 	read := time.Now()
 	failure, failed := poll.FailureOf(err)
-	switch {
-	case err != nil && !failed: // the process ends
+	if err != nil && !failed { // the process ends
 		return due
+	}
+	f.opts.Polls.Observe("job", asked, failure, failed)
+	f.opts.Log.Debug("polled", "kind", "job", "endpoint_id", key.Endpoint, "job_id", key.ID, "took", read.Sub(asked), "err", err)
+	switch {
 	case failed && !failure.Gone():
-		f.opts.Polls.Observe("job", asked, failure, true)
 		f.opts.Round.Failed(failure)
 		return f.failed(key, target, failure, slot, read)
 	case failed:
-		f.opts.Polls.Observe("job", asked, failure, true)
 		f.missing(key, target, read)
 	default:
-		f.opts.Polls.Observe("job", asked, failure, false)
 		f.observe(key, target, Observation{Fact: FactOf(j), Asked: asked}, eventv1.Source_SOURCE_POLL, read)
 	}
 	f.opts.Round.OK() // RunPod answered

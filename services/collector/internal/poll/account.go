@@ -61,8 +61,8 @@ type Options struct {
 	Skew func() (time.Duration, bool)
 	// Metrics count the polls.
 	Metrics *Metrics
-	// Log receives a line when a list fails or works again and when targets come
-	// and go.
+	// Log receives a line when a list fails and when targets come and go, and at
+	// the level debug one for each poll.
 	Log *slog.Logger
 }
 

@@ -20,13 +20,15 @@ const (
 const maxDoubts = 20
 
 // settle counts a poll and returns its failure, nil when it worked. A poll that
-// was cut short by the end of the process counts as neither.
-func (a *Account) settle(kind string, began time.Time, err error) (failure *Failure, counted bool) {
+// was cut short by the end of the process counts as neither. Polls of one endpoint
+// name it.
+func (a *Account) settle(kind, endpoint string, began time.Time, err error) (failure *Failure, counted bool) {
 	f, failed := FailureOf(err)
 	if err != nil && !failed {
 		return nil, false
 	}
 	a.opts.Metrics.Observe(kind, began, f, failed)
+	a.opts.Log.Debug("polled", "kind", kind, "endpoint_id", endpoint, "took", time.Since(began), "err", err)
 	if failed {
 		a.round.Failed(f)
 		return &f, true
@@ -47,7 +49,7 @@ func (a *Account) pollHealth(ctx context.Context, id string, slot time.Time) *Fa
 	began := time.Now()
 	health, err := a.opts.API.Health(ctx, endpoint)
 	read := time.Now()
-	failure, counted := a.settle("health", began, err)
+	failure, counted := a.settle("health", id, began, err)
 	if !counted {
 		return nil
 	}
@@ -77,7 +79,7 @@ func (a *Account) pollEndpoints(ctx context.Context, slot time.Time) *Failure {
 	began := time.Now()
 	list, err := a.opts.API.Endpoints(ctx)
 	read := time.Now()
-	failure, counted := a.settle("endpoints", began, err)
+	failure, counted := a.settle("endpoints", "", began, err)
 	if !counted {
 		return nil
 	}
@@ -106,7 +108,7 @@ func (a *Account) pollPods(ctx context.Context, slot time.Time) *Failure {
 	began := time.Now()
 	list, err := a.opts.API.Pods(ctx)
 	read := time.Now()
-	failure, counted := a.settle("pods", began, err)
+	failure, counted := a.settle("pods", "", began, err)
 	if !counted {
 		return nil
 	}
