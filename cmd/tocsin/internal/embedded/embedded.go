@@ -177,14 +177,14 @@ func lock(path string) (*os.File, error) {
 func historyBytes(dir string) (int64, error) {
 	path := filepath.Join(dir, "history-bytes")
 	text, err := os.ReadFile(path)
-	if err == nil {
+	if err == nil && len(text) > 0 { // an empty one is of a process that was killed before it could write
 		var n int64
 		if _, err := fmt.Sscan(string(text), &n); err != nil || n <= 0 {
 			return 0, fmt.Errorf("%s does not hold a number of bytes: remove it to have it decided anew", path)
 		}
 		return n, nil
 	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, err
 	}
 	var disk syscall.Statfs_t

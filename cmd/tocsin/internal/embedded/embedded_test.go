@@ -49,6 +49,18 @@ func TestTheSizeOfTheHistoryIsDecidedOnce(t *testing.T) {
 	}
 }
 
+func TestASizeThatAKilledProcessDidNotWriteIsDecidedAnew(t *testing.T) {
+	dir := t.TempDir()
+	record := filepath.Join(dir, "history-bytes")
+	if err := os.WriteFile(record, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, dir)
+	if text, err := os.ReadFile(record); err != nil || s.HistoryBytes <= 0 || string(text) != fmt.Sprintln(s.HistoryBytes) {
+		t.Errorf("history of %d bytes, recorded as %q, %v", s.HistoryBytes, text, err)
+	}
+}
+
 func TestARecordOfTheSizeThatCannotBeReadIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "history-bytes"), []byte("lots"), 0o600); err != nil {
