@@ -14,6 +14,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
 	"github.com/tocsin-dev/tocsin/internal/fault"
+	"github.com/tocsin-dev/tocsin/internal/proc"
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/internal/secret"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -27,14 +28,15 @@ const queryTimeout = 10 * time.Second
 type alertsCommand struct {
 	Address  string        `help:"gRPC address of the alerter." default:"127.0.0.1:9091"`
 	Token    secret.String `help:"Bearer token of the alerter." env:"TOCSIN_ALERTER_TOKEN" placeholder:"TOKEN"`
+	Insecure bool          `help:"Send the token unencrypted to another machine."`
 	Matchers []string      `arg:"" optional:"" help:"Matchers as Alertmanager writes them, e.g. severity=\"critical\"; all must hold."`
 }
 
 // Run prints one line for each alert, those that fire first.
 func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
-	conn, err := rpc.Dial(c.Address, rpc.DialOptions{Token: c.Token})
+	conn, err := rpc.Dial(c.Address, rpc.DialOptions{Token: c.Token, Insecure: c.Insecure})
 	if err != nil {
-		return fmt.Errorf("connect to the alerter at %s: %w", c.Address, err)
+		return proc.Usage(err)
 	}
 	defer conn.Close()
 	client := queryv1.NewQueryServiceClient(conn)

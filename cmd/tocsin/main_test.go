@@ -162,6 +162,10 @@ func TestAlerts(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "bad{") {
 		t.Errorf("a bad matcher: %v, want an error that names it", err)
 	}
+	err = run(t.Context(), []string{"alerts", "--address", "10.0.0.1:9091", "--token", "hunter2"}, &out, &out)
+	if !proc.IsUsage(err) || !strings.Contains(err.Error(), "insecure") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a token in the clear: %v, want an error that says how to allow it", err)
+	}
 	err = run(t.Context(), []string{"alerts", "--address", "127.0.0.1:1"}, &out, &out)
 	if err == nil || !strings.Contains(err.Error(), "no alerter answers at 127.0.0.1:1") {
 		t.Errorf("nobody there: %v, want an error that says so", err)
@@ -187,6 +191,7 @@ func TestTheCommandLine(t *testing.T) {
 	}{
 		"nothing shows the help":        {nil, "Commands:", false},
 		"help is shown":                 {[]string{"demo", "--help"}, "--data", false},
+		"a token may go in the clear":   {[]string{"alerts", "--help"}, "--insecure", false},
 		"the version names the go":      {[]string{"--version"}, "go1.", false},
 		"an unknown command is refused": {[]string{"watch"}, "", true},
 		"an unknown flag is refused":    {[]string{"up", "--fast"}, "", true},
