@@ -48,9 +48,8 @@ func ParseFlags(name string, args []string, stdout io.Writer) (f Flags, run bool
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(stdout)
-			_, err := fmt.Fprintf(stdout, "Usage: %s [flags]\n", name)
-			flags.PrintDefaults()
-			return f, false, err
+			flags.Usage()
+			return f, false, nil
 		}
 		return f, false, Usage(fmt.Errorf("%w; see %s --help", err, name))
 	}

@@ -19,7 +19,7 @@ func TestParseFlags(t *testing.T) {
 		"nothing runs with the defaults":    {nil, proc.Flags{}, true, false, ""},
 		"a file and insecure":               {[]string{"--config", "a.yaml", "--insecure"}, proc.Flags{Config: "a.yaml", Insecure: true}, true, false, ""},
 		"the version is printed":            {[]string{"--version"}, proc.Flags{}, false, false, "thing "},
-		"help runs nothing":                 {[]string{"--help"}, proc.Flags{}, false, false, "Usage: thing [flags]\n  -config"},
+		"help runs nothing":                 {[]string{"--help"}, proc.Flags{}, false, false, "Usage:\n  thing [flags] "},
 		"an unknown flag is a mistake":      {[]string{"--fast"}, proc.Flags{}, false, true, ""},
 		"a stray argument is a mistake":     {[]string{"up"}, proc.Flags{}, false, true, ""},
 		"a health check takes the flags":    {[]string{"healthcheck", "--config", "a.yaml"}, proc.Flags{Config: "a.yaml", Healthcheck: true}, true, false, ""},
@@ -34,6 +34,13 @@ func TestParseFlags(t *testing.T) {
 			}
 			if run && got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+			if len(test.args) > 0 && test.args[0] == "--help" {
+				for _, want := range []string{"thing healthcheck [flags]", "-config file", "-insecure"} {
+					if !strings.Contains(out.String(), want) {
+						t.Errorf("the help does not say %q:\n%s", want, out.String())
+					}
+				}
 			}
 			if !strings.HasPrefix(out.String(), test.says) {
 				t.Errorf("printed %q, want %q", out.String(), test.says)
