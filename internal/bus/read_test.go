@@ -143,8 +143,7 @@ func TestReadOutlivesARestartWhileItBegins(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 12 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		enough := errors.New("enough")
+		ctx, enough := patient(t), errors.New("enough")
 		ended := make(chan error, 1)
 		o := bus.ReadOptions{Stream: "TEST", From: uint64(i) + 2, Known: []bus.Mark{{Seq: 1, Time: first.Time}}}
 		s.Stop()
@@ -160,7 +159,6 @@ func TestReadOutlivesARestartWhileItBegins(t *testing.T) {
 		if err := <-ended; !errors.Is(err, enough) {
 			t.Errorf("%d: the read ended with %v", i, err)
 		}
-		cancel()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // The key that the fake accepts, and texts that must never reach an event.
@@ -74,6 +75,21 @@ func (f *fakeRunPod) calls(path string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.asked[path]
+}
+
+// await waits until a path was asked for n times.
+func (f *fakeRunPod) await(t *testing.T, path string, n int) {
+	t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for f.calls(path) < n {
+		select {
+		case <-deadline:
+			t.Fatalf("%s was asked for %d times in %v, want %d", path, f.calls(path), limit, n)
+		case <-tick.C:
+		}
+	}
 }
 
 func (f *fakeRunPod) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -39,8 +39,12 @@ func (s *screen) String() string {
 	return s.buf.String()
 }
 
+// patience bounds every wait. It is no expectation of speed: it only ends a test
+// that hangs.
+const patience = time.Minute
+
 // client asks the servers of the tests.
-var client = &http.Client{Timeout: 10 * time.Second}
+var client = &http.Client{Timeout: patience}
 
 var shownURL = regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+`)
 
@@ -57,7 +61,7 @@ func start(t *testing.T, run func(context.Context, cli.Terminal) error) (url str
 			t.Errorf("it ended with %v", err)
 		}
 	})
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for url == "" {

@@ -49,12 +49,16 @@ func posting(t *testing.T, s *sim.Sim) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
+// patience bounds every wait. It is no expectation of speed: it only ends a test
+// that hangs.
+const patience = time.Minute
+
 func await(t *testing.T, bodies <-chan []byte) []byte {
 	t.Helper()
 	select {
 	case body := <-bodies:
 		return body
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no webhook came")
 		return nil
 	}
@@ -65,7 +69,7 @@ func awaitDeliveries(t *testing.T, s *sim.Sim, n int) []sim.Delivery {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(patience)
 	for {
 		if list := s.Deliveries(); len(list) >= n {
 			return list
