@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -126,6 +127,22 @@ func (n *notifier) Watermark(_ context.Context, in *notifyv1.WatermarkRequest) (
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &notifyv1.WatermarkResponse{Watermark: n.watermark(in.GetPartition())}, nil
+}
+
+// forge stores something that no alerter sent, the end of an alert that nobody
+// knows, and returns what removes it.
+func (n *notifier) forge(partition int, c *alertv1.Cause) (remove func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := uint32(partition)
+	n.stored[p] = append(n.stored[p], &alertv1.Transition{
+		Id: "forged", Kind: alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, Cause: c, Alert: &alertv1.Alert{Id: "forged"},
+	})
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.stored[p] = slices.DeleteFunc(n.stored[p], func(t *alertv1.Transition) bool { return t.GetId() == "forged" })
+	}
 }
 
 func (n *notifier) ListActive(_ context.Context, in *notifyv1.ListActiveRequest) (*notifyv1.ListActiveResponse, error) {

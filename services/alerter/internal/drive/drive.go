@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -111,6 +112,8 @@ type Driver struct {
 	metrics *metrics
 	saving  chan struct{} // has a token for each snapshot being saved
 	tick    []byte        // an encoded Tick
+	// unfollowed counts the looks at causes that no log can follow.
+	unfollowed atomic.Uint64
 
 	mu      sync.Mutex
 	loading map[int]time.Time // guarded by mu; since when partitions are not loaded

@@ -24,8 +24,8 @@ func (s *session) nextDue() time.Time {
 // due does what time has made necessary.
 func (s *session) due(ctx context.Context) error {
 	now := time.Now()
-	if s.dirty > 0 {
-		if s.looked = now; s.quiet() || now.Sub(s.dirtySince) >= commitAfter {
+	if s.dirty > 0 || s.queue.Doubtful() {
+		if s.looked = now; s.quiet() || s.queue.Doubtful() || now.Sub(s.dirtySince) >= commitAfter {
 			if err := s.commit(ctx); err != nil {
 				return err
 			}

@@ -141,7 +141,7 @@ func (d *Driver) fromRedis(ctx context.Context, partition int, saved *state.Save
 	}
 	return &loaded{
 		part: part, owner: owner, source: fromRedis,
-		queue: outbox.NewQueue(saved.Outbox, saved.Stored.GetAcknowledged()),
+		queue: outbox.NewQueue(part.LogID(), saved.Outbox, saved.Stored.GetAcknowledged()),
 	}, nil
 }
 
@@ -180,11 +180,11 @@ func (d *Driver) fromSnapshots(ctx context.Context, partition int, saved *state.
 			}
 		}
 		mark := d.watermark(ctx, partition)
-		if err := d.doubt(ctx, part.LogID(), mark); err != nil {
+		if err := d.doubt(ctx, partition, part.LogID(), mark); err != nil {
 			return nil, err
 		}
-		queue := outbox.NewQueue(snap.GetOutbox(), snap.GetAcknowledged())
-		queue.Acknowledge(mark)
+		queue := outbox.NewQueue(part.LogID(), snap.GetOutbox(), snap.GetAcknowledged())
+		_ = queue.Acknowledge(mark) // one of a younger log was doubted, and acknowledges nothing
 		return d.install(ctx, partition, saved, part, queue, fromSnapshot)
 	}
 	return nil, nil //nolint:nilnil // there is none that fits
@@ -199,11 +199,11 @@ func (d *Driver) fromStart(ctx context.Context, partition int, saved *state.Save
 		return nil, err
 	}
 	mark := d.watermark(ctx, partition)
-	if err := d.doubt(ctx, logID, mark); err != nil {
+	if err := d.doubt(ctx, partition, logID, mark); err != nil {
 		return nil, err
 	}
 	part := engine.NewPartition(partition, logID, d.Speed)
-	return d.install(ctx, partition, saved, part, outbox.NewQueue(nil, mark), fromNothing)
+	return d.install(ctx, partition, saved, part, outbox.NewQueue(logID, nil, mark), fromNothing)
 }
 
 // foldIsNewer tells whether only a later version can read a fold: it must not be
@@ -250,33 +250,6 @@ func (d *Driver) watermark(ctx context.Context, partition int) *alertv1.Cause {
 		return nil
 	}
 	return answer.GetWatermark()
-}
-
-// doubt raises the log, and returns errLogChanged, when the newest cause that the
-// notifier has shows that the log is not what it is taken for. Causes of a log
-// that does not sort after what is stored would be dropped; where anything was
-// told of another log, this one is not the first, whatever the lost key of the
-// logs said; and a message of this log that is not there as it was told shows
-// that it was cut, though every state that is left may be from before the cut.
-func (d *Driver) doubt(ctx context.Context, logID string, stored *alertv1.Cause) error {
-	told := stored.GetLogId()
-	wrong := told > logID || told != "" && told != logID && d.EventLog.Original()
-	if told == logID && stored.GetStoredAt() != nil {
-		verdict, err := d.EventLog.Check(ctx, &statev1.Position{
-			LogId: told, AppliedSequence: stored.GetSequence(), AppliedTime: stored.GetStoredAt(),
-		})
-		if err != nil {
-			return err
-		}
-		wrong = verdict == eventlog.Cut
-	}
-	if !wrong {
-		return nil
-	}
-	if err := d.EventLog.Raise(ctx, logID, told); err != nil {
-		return err
-	}
-	return errLogChanged // all partitions are loaded anew
 }
 
 func positionOf(part *engine.Partition) *statev1.Position {

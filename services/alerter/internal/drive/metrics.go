@@ -14,6 +14,7 @@ type metrics struct {
 	ticks            prometheus.Counter
 	stalls           prometheus.Counter
 	passed           prometheus.Counter
+	unfollowed       prometheus.Counter
 	snapshots        prometheus.Counter
 	snapshotFailures prometheus.Counter
 	transitions      *prometheus.CounterVec
@@ -37,6 +38,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		ticks:            counter("ticks_published_total", "Ticks published to keep time going in quiet partitions."),
 		stalls:           counter("outbox_full_total", "Times that a full outbox stopped its partition."),
 		passed:           counter("holes_passed_total", "Holes in the middle of the event log that a partition went past."),
+		unfollowed:       counter("unfollowed_watermarks_total", "Looks at a cause stored by the notifier that no event log can follow. Its partition's alerts are kept until it is removed from ALERTS."),
 		snapshots:        counter("snapshots_saved_total", "Snapshots saved."),
 		snapshotFailures: counter("snapshot_failures_total", "Snapshots that were not saved. The one before stays."),
 		transitions:      vector("transitions_total", "Transitions by kind, replays included.", "kind"),
@@ -60,7 +62,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.transitions.WithLabelValues(kindName(kind))
 	}
 	if r != nil {
-		r.MustRegister(m.applied, m.foldSeconds, m.ticks, m.stalls, m.passed, m.snapshots, m.snapshotFailures,
+		r.MustRegister(m.applied, m.foldSeconds, m.ticks, m.stalls, m.passed, m.unfollowed, m.snapshots, m.snapshotFailures,
 			m.transitions, m.problems, m.loads, m.reloads, m.unreadable, m.depth)
 	}
 	return m

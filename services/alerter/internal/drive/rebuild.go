@@ -40,7 +40,7 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 	if err != nil {
 		return nil, fmt.Errorf("ask what the notifier was told: %w", err)
 	}
-	if err := d.doubt(ctx, part.LogID(), watermark); err != nil {
+	if err := d.doubt(ctx, partition, part.LogID(), watermark); err != nil {
 		return nil, err
 	}
 	difference := part.Reconcile(told, part.Stamp())
@@ -50,7 +50,7 @@ func (d *Driver) rebuild(ctx context.Context, partition int, saved *state.Saved,
 	if err := d.Snapshots.Remove(ctx, partition, unfit); err != nil {
 		return nil, err
 	}
-	l, err := d.install(ctx, partition, saved, part, outbox.NewQueue(difference, watermark), fromRebuild)
+	l, err := d.install(ctx, partition, saved, part, outbox.NewQueue(part.LogID(), difference, watermark), fromRebuild)
 	if err != nil {
 		return nil, err
 	}

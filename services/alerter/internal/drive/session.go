@@ -274,7 +274,7 @@ func (s *session) quiet() bool { return len(s.sub.C()) == 0 && s.sub.Waiting() =
 func (s *session) commit(ctx context.Context) error {
 	trim, acknowledged := s.queue.Stored()
 	if cause := s.queue.Foreign(); cause != nil {
-		if err := s.d.doubt(ctx, s.logID, cause); err != nil {
+		if err := s.d.doubt(ctx, s.index, s.logID, cause); err != nil {
 			return err
 		}
 	}

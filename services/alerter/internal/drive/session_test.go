@@ -44,7 +44,7 @@ func TestAPartitionThatStoodStillGoesOnWhenHalfIsSent(t *testing.T) {
 	for i := range transitions {
 		transitions[i] = &alertv1.Transition{Id: fmt.Sprint(i + 1), Cause: cause(i + 1)}
 	}
-	s := &session{d: quietDriver(nil, f), queue: outbox.NewQueue(transitions[:outbox.Capacity-1], nil), sub: f.Join(3, "log", bus.Mark{})}
+	s := &session{d: quietDriver(nil, f), queue: outbox.NewQueue("log", transitions[:outbox.Capacity-1], nil), sub: f.Join(3, "log", bus.Mark{})}
 	for _, c := range []struct {
 		what string
 		do   func()

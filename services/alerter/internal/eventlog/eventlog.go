@@ -36,7 +36,13 @@ const (
 	settleWait = 20 * time.Millisecond
 	// lookTimeout bounds one look.
 	lookTimeout = 5 * time.Second
+	// maxGeneration is the last one that an id has digits for. Unix seconds reach
+	// it in the year 33658, so only a name that somebody made up is near it.
+	maxGeneration = 999_999_999_999
 )
+
+// ErrNoYounger says that no log can have a name that sorts after what was told.
+var ErrNoYounger = errors.New("no event log can be named that sorts after it")
 
 // Bus is the part of the bus that a Log needs.
 type Bus interface {
@@ -133,42 +139,54 @@ func (l *Log) Refresh(ctx context.Context) error {
 		if r.Created == state.Created.UnixNano() {
 			return r, false
 		}
-		return record{Generation: max(r.Generation+1, state.Created.Unix()), Created: state.Created.UnixNano()}, true
+		// At the last generation the creation alone tells which is younger.
+		next := min(max(r.Generation+1, state.Created.Unix()), maxGeneration)
+		return record{Generation: next, Created: state.Created.UnixNano()}, true
 	})
 }
 
 // Raise begins a new log in place of the one called id, younger than above,
 // which may be empty. When another replica did so before, or above is present
-// by now, the log that is there stays.
+// by now, the log that is there stays. It also stays when none can be younger,
+// and the error wraps ErrNoYounger.
 func (l *Log) Raise(ctx context.Context, id, above string) error {
 	state, err := l.bus.StreamState(ctx, Stream)
 	if err != nil {
 		return fmt.Errorf("raise the log: %w", err)
 	}
+	var refused error
 	err = l.settle(ctx, state.Created, func(r record) (record, bool) {
+		refused = nil
 		if r.id() != id && r.id() >= above {
 			return r, false
 		}
-		return record{
+		next := record{
 			// A bucket that was restored from a backup knows less than was told: the
 			// clock keeps it from naming another log as one was named before.
-			Generation: max(r.Generation+1, generationOf(above)+1, time.Now().Unix()),
+			Generation: min(max(r.Generation+1, generationOf(above)+1, time.Now().Unix()), maxGeneration),
 			Created:    state.Created.UnixNano(),
-		}, true
+		}
+		if last := max(r.id(), above); next.id() <= last {
+			refused = fmt.Errorf("%w: %s", ErrNoYounger, last)
+			return r, false
+		}
+		return next, true
 	})
-	if err != nil {
+	if err := errors.Join(err, refused); err != nil {
 		return fmt.Errorf("raise the log: %w", err)
 	}
 	return nil
 }
 
+// generationOf returns the generation in a log's id, 0 for what is none, and no
+// more than there is.
 func generationOf(id string) int64 {
 	text, _, _ := strings.Cut(id, "-")
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		return 0
 	}
-	return n
+	return min(n, maxGeneration)
 }
 
 // settle replaces the stored record by what next makes of it, when next says
@@ -328,6 +346,16 @@ func (l *Log) verdict(ctx context.Context, last bus.Mark) (Verdict, error) {
 		return Cut, nil
 	}
 	return Fits, nil
+}
+
+// Reaches tells whether the log ever had a message with a sequence, as far as
+// its end says.
+func (l *Log) Reaches(ctx context.Context, seq uint64) (bool, error) {
+	state, err := l.bus.StreamState(ctx, Stream)
+	if err != nil {
+		return false, fmt.Errorf("find the end of the log: %w", err)
+	}
+	return seq <= state.LastSeq, nil
 }
 
 // First returns the sequence of the oldest message that is kept.

@@ -2,6 +2,7 @@ package eventlog_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -138,6 +139,53 @@ func TestALogIsRaisedAboveWhatWasTold(t *testing.T) {
 	}
 	if l.ID() <= told {
 		t.Errorf("log %s is not above %s", l.ID(), told)
+	}
+}
+
+// TestALogThatCannotBeYoungerStaysWhatItIs tells of logs that no alerter named.
+func TestALogThatCannotBeYoungerStaysWhatItIs(t *testing.T) {
+	for name, told := range map[string]string{
+		"the last of all":                      "999999999999-9999999999999999999",
+		"of the last generation":               "999999999999-9000000000000000000",
+		"of a generation without enough room":  "99999999999999999999-0000000000000000001",
+		"of a generation that is no number":    "later-0000000000000000001",
+		"of no form at all":                    "~",
+		"of a generation after the last of us": "9999999999990-0000000000000000001",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			l := f.open()
+			id, changed := l.Changed()
+			if err := l.Raise(t.Context(), id, told); !errors.Is(err, eventlog.ErrNoYounger) {
+				t.Errorf("Raise: %v, want that there is none", err)
+			}
+			if l.ID() != id {
+				t.Errorf("the log became %s", l.ID())
+			}
+			select {
+			case <-changed:
+				t.Error("a change is told")
+			default:
+			}
+		})
+	}
+}
+
+func TestTheLastGenerationIsYoungerOnceMore(t *testing.T) {
+	f := newFixture(t)
+	l := f.open()
+	first := l.ID()
+	told := "999999999998-9999999999999999999"
+	if err := l.Raise(t.Context(), first, told); err != nil || l.ID() <= told || len(l.ID()) != len(first) {
+		t.Fatalf("log %s after %s: %v", l.ID(), told, err)
+	}
+	last := l.ID()
+	if err := l.Raise(t.Context(), last, ""); !errors.Is(err, eventlog.ErrNoYounger) {
+		t.Errorf("Raise: %v, want that there is none", err)
+	}
+	f.age = time.Hour // the stream is made anew
+	if err := l.Refresh(t.Context()); err != nil || l.ID() <= last || len(l.ID()) != len(first) {
+		t.Errorf("log %s after %s: %v", l.ID(), last, err)
 	}
 }
 

@@ -11,6 +11,8 @@
 package outbox
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -62,9 +64,14 @@ func less(yes bool) int {
 	return 1
 }
 
+// errYounger says that the notifier stored something of a log that sorts after
+// the one at hand: it takes all that is sent for a repeat, and has none of it.
+var errYounger = errors.New("the notifier has stored an alert of a younger event log, and drops those of this one until it is raised above that")
+
 // Queue is the outbox of one partition. It is safe for concurrent use by the
 // partition's fold and its sender.
 type Queue struct {
+	log       string // the log that is folded
 	mu        sync.Mutex
 	waiting   []*alertv1.Transition // guarded by mu; committed, not acknowledged
 	trim      int                   // guarded by mu; acknowledged, still stored
@@ -74,15 +81,15 @@ type Queue struct {
 	drained   chan struct{}         // has a token when something was acknowledged
 }
 
-// NewQueue returns the queue of a partition as it was stored: what was in its
-// outbox, and the newest cause known to be acknowledged.
-func NewQueue(stored []*alertv1.Transition, acknowledged *alertv1.Cause) *Queue {
+// NewQueue returns the queue of a partition of a log as it was stored: what was
+// in its outbox, and the newest cause known to be acknowledged.
+func NewQueue(logID string, stored []*alertv1.Transition, acknowledged *alertv1.Cause) *Queue {
 	q := &Queue{
-		waiting: slices.Clone(stored),
+		log: logID, waiting: slices.Clone(stored),
 		filled:  make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
 	}
-	q.Acknowledge(acknowledged)
+	_ = q.Acknowledge(acknowledged) // what is of a younger log acknowledges nothing
 	q.wake(q.filled)
 	return q
 }
@@ -111,12 +118,18 @@ func (q *Queue) Push(transitions []*alertv1.Transition) {
 	q.wake(q.filled)
 }
 
-// Acknowledge takes note that the notifier has everything up to cause.
-func (q *Queue) Acknowledge(cause *alertv1.Cause) {
+// Acknowledge takes note that the notifier has everything up to cause. A cause
+// of a younger log says nothing of what waits here: that is kept, and the error
+// says why.
+func (q *Queue) Acknowledge(cause *alertv1.Cause) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if cause.GetLogId() > q.log {
+		q.doubt(cause)
+		return fmt.Errorf("%w: %s, after %s", errYounger, cause.GetLogId(), q.log)
+	}
 	if Compare(cause, q.watermark) <= 0 {
-		return
+		return nil
 	}
 	q.watermark = cause
 	n := 0
@@ -124,9 +137,23 @@ func (q *Queue) Acknowledge(cause *alertv1.Cause) {
 		n++
 	}
 	if n == 0 || Compare(q.waiting[n-1].GetCause(), cause) != 0 {
-		q.foreign = cause
+		q.doubt(cause)
 	}
 	q.remove(n)
+	return nil
+}
+
+// doubt notes a cause that none of what waits has. The caller holds mu.
+func (q *Queue) doubt(cause *alertv1.Cause) {
+	q.foreign = cause
+	q.wake(q.drained)
+}
+
+// Doubtful is true when Foreign has something to tell.
+func (q *Queue) Doubtful() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.foreign != nil
 }
 
 // Foreign returns the newest cause acknowledged that was none of what waited,
@@ -197,7 +224,7 @@ func (q *Queue) Len() int {
 // Full is true when the partition must not make more transitions.
 func (q *Queue) Full() bool { return q.Len() >= Capacity }
 
-// Drained has a token after something was acknowledged.
+// Drained has a token after something was acknowledged, or is doubtful.
 func (q *Queue) Drained() <-chan struct{} { return q.drained }
 
 // batch returns the first transitions, as many as one batch may hold and at

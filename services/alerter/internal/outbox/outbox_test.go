@@ -17,6 +17,12 @@ func transition(seq uint64, n uint32) *alertv1.Transition {
 	return &alertv1.Transition{Id: fmt.Sprintf("%d.%d", seq, n), Cause: cause("a", seq, n)}
 }
 
+func transitionOf(log string, seq uint64) *alertv1.Transition {
+	t := transition(seq, 0)
+	t.Cause.LogId = log
+	return t
+}
+
 func ids(transitions []*alertv1.Transition) []string {
 	got := []string{}
 	for _, t := range transitions {
@@ -47,7 +53,7 @@ func TestCompare(t *testing.T) {
 }
 
 func TestQueue(t *testing.T) {
-	q := NewQueue([]*alertv1.Transition{transition(1, 0), transition(1, 1), transition(2, 0)}, cause("a", 1, 0))
+	q := NewQueue("a", []*alertv1.Transition{transition(1, 0), transition(1, 1), transition(2, 0)}, cause("a", 1, 0))
 	if diff := cmp.Diff([]string{"1.1", "2.0"}, ids(q.Waiting())); diff != "" {
 		t.Errorf("what waits after the load (-want +got):\n%s", diff)
 	}
@@ -69,7 +75,7 @@ func TestQueue(t *testing.T) {
 }
 
 func TestAWatermarkOfSomebodyElseIsToldOnce(t *testing.T) {
-	q := NewQueue([]*alertv1.Transition{transition(1, 0), transition(2, 0), transition(4, 0)}, nil)
+	q := NewQueue("a", []*alertv1.Transition{transition(1, 0), transition(2, 0), transition(4, 0)}, nil)
 	for _, c := range []struct {
 		what  string
 		cause *alertv1.Cause
@@ -91,8 +97,34 @@ func TestAWatermarkOfSomebodyElseIsToldOnce(t *testing.T) {
 	}
 }
 
+func TestAWatermarkOfAYoungerLogAcknowledgesNothing(t *testing.T) {
+	q := NewQueue("b", []*alertv1.Transition{transitionOf("b", 1), transitionOf("b", 2)}, cause("c", 9, 0))
+	younger := cause("c", 9, 0)
+	for range 2 {
+		if got := q.Foreign(); Compare(got, younger) != 0 {
+			t.Errorf("it is told as %v, want %v", got, younger)
+		}
+		if err := q.Acknowledge(younger); err == nil {
+			t.Error("it is taken as an acknowledgement")
+		}
+	}
+	if diff := cmp.Diff([]string{"1.0", "2.0"}, ids(q.Waiting())); diff != "" {
+		t.Errorf("what waits (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"3.0"}, ids(q.Above([]*alertv1.Transition{transitionOf("b", 3)}))); diff != "" {
+		t.Errorf("what may wait too (-want +got):\n%s", diff)
+	}
+	// Once it is gone from the notifier, the log's own are what they were.
+	if err := q.Acknowledge(cause("b", 1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if trim, acknowledged := q.Stored(); trim != 1 || Compare(acknowledged, cause("b", 1, 0)) != 0 {
+		t.Errorf("Stored = %d, %v; want 1 transition", trim, acknowledged)
+	}
+}
+
 func TestQueueIsBounded(t *testing.T) {
-	q := NewQueue(nil, nil)
+	q := NewQueue("a", nil, nil)
 	for seq := range uint64(Capacity - 1) {
 		q.Push([]*alertv1.Transition{transition(seq+1, 0)})
 	}

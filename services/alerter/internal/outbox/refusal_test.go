@@ -80,7 +80,7 @@ func TestBatchesAreBounded(t *testing.T) {
 		"the last batch takes the rest": {many[:7], 7},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := len(NewQueue(c.waiting, nil).batch(batchCount)); got != c.want {
+			if got := len(NewQueue("a", c.waiting, nil).batch(batchCount)); got != c.want {
 				t.Errorf("batch of %d, want %d", got, c.want)
 			}
 		})
@@ -139,7 +139,7 @@ func sendAll(t *testing.T, notifier *store, long time.Duration, waiting []*alert
 	ctx, cancel := context.WithTimeout(t.Context(), long)
 	defer cancel()
 	s := NewSender(notifier, slog.New(slog.DiscardHandler), nil)
-	if err := s.Run(ctx, 7, "me", NewQueue(waiting, nil)); !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.Run(ctx, 7, "me", NewQueue("a", waiting, nil)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Run: %v, want the context's error", err)
 	}
 	return s
@@ -157,7 +157,7 @@ func TestARefusedTransitionIsKeptUntilANewerNotifierTakesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		notifier := &store{refuse: unknownKind}
 		ctx, cancel := context.WithCancel(t.Context())
-		q := NewQueue([]*alertv1.Transition{transition(1, 0), transition(2, 0), transition(3, 0)}, nil)
+		q := NewQueue("a", []*alertv1.Transition{transition(1, 0), transition(2, 0), transition(3, 0)}, nil)
 		s := NewSender(notifier, slog.New(slog.DiscardHandler), nil)
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx, 7, "me", q) }()

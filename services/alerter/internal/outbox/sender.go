@@ -183,8 +183,7 @@ func (s *Sender) watermark(ctx context.Context, partition uint32, q *Queue) erro
 	if err != nil {
 		return err
 	}
-	q.Acknowledge(answer.GetWatermark())
-	return nil
+	return q.Acknowledge(answer.GetWatermark())
 }
 
 func (s *Sender) notify(ctx context.Context, partition uint32, token string, q *Queue, batch []*alertv1.Transition) error {
@@ -204,11 +203,13 @@ func (s *Sender) notify(ctx context.Context, partition uint32, token string, q *
 	if err != nil {
 		return err
 	}
-	// All of the batch is stored, or was before; the answer may reach further.
-	q.Acknowledge(batch[len(batch)-1].GetCause())
-	q.Acknowledge(answer.GetWatermark())
+	// The answer may reach further than the batch, which is stored, or was before,
+	// unless something of a younger log is.
+	if err := q.Acknowledge(answer.GetWatermark()); err != nil {
+		return err
+	}
 	s.sent.Add(float64(answer.GetStored()))
-	return nil
+	return q.Acknowledge(batch[len(batch)-1].GetCause())
 }
 
 // after counts an outcome and, after a failure, waits. It returns the number of

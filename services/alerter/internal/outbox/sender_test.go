@@ -102,7 +102,7 @@ func TestSender(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
-				q := NewQueue([]*alertv1.Transition{transition(1, 0), transition(2, 0)}, nil)
+				q := NewQueue("a", []*alertv1.Transition{transition(1, 0), transition(2, 0)}, nil)
 				s := NewSender(c.notifier, slog.New(slog.DiscardHandler), nil)
 				done := make(chan error, 1)
 				go func() { done <- s.Run(ctx, 7, "me", q) }()
@@ -120,6 +120,45 @@ func TestSender(t *testing.T) {
 				if n := q.Len(); n != 0 {
 					t.Errorf("%d transitions still wait", n)
 				}
+			})
+		})
+	}
+}
+
+// TestWhatAYoungerLogHidesIsSentWhenThatIsGone has a notifier that takes all that
+// is sent for repeats, since somebody gave it an alert of a log of the future.
+func TestWhatAYoungerLogHidesIsSentWhenThatIsGone(t *testing.T) {
+	for name, known := range map[string]bool{"at first": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				notifier := &store{}
+				future := func(mark *alertv1.Cause) {
+					notifier.mu.Lock()
+					defer notifier.mu.Unlock()
+					notifier.mark = mark
+				}
+				q := NewQueue("a", nil, nil)
+				s := NewSender(notifier, slog.New(slog.DiscardHandler), nil)
+				done := make(chan error, 1)
+				if !known {
+					future(cause("z", 1, 0))
+				}
+				go func() { done <- s.Run(ctx, 7, "me", q) }()
+				time.Sleep(time.Minute)
+				future(cause("z", 1, 0))
+				q.Push([]*alertv1.Transition{transition(1, 0), transition(2, 0)})
+				time.Sleep(time.Hour)
+				if n, stored := q.Len(), notifier.has(); n != 2 || len(stored) > 0 {
+					t.Errorf("%d transitions wait and %v are stored, want 2 and none", n, stored)
+				}
+				future(nil)
+				time.Sleep(time.Minute)
+				if diff := cmp.Diff([]string{"1.0", "2.0"}, notifier.has()); diff != "" {
+					t.Errorf("stored (-want +got):\n%s", diff)
+				}
+				cancel()
+				<-done
 			})
 		})
 	}
@@ -152,7 +191,7 @@ func TestFewBatchesAreOnTheirWayAtOnce(t *testing.T) {
 		queues := make([]*Queue, partitions)
 		var senders sync.WaitGroup
 		for p := range queues {
-			queues[p] = NewQueue([]*alertv1.Transition{transition(uint64(p+1), 0)}, nil)
+			queues[p] = NewQueue("a", []*alertv1.Transition{transition(uint64(p+1), 0)}, nil)
 			senders.Go(func() { _ = s.Run(ctx, p, "me", queues[p]) })
 		}
 		time.Sleep(partitions / callsAtOnce * time.Second)
