@@ -125,7 +125,7 @@ func TestGapsAreForgottenWhenNoWindowReachesThem(t *testing.T) {
 	}
 }
 
-func TestAStateWithoutTheBusTimeIsReadAsOneWithoutGaps(t *testing.T) {
+func TestAStateOfTheFirstFormatIsReadAsOneWithoutGaps(t *testing.T) {
 	s := newStory(t, compile(t, queueRule))
 	s.queue(time.Minute, "x", 1)
 	data, err := s.p.Snapshot()
@@ -136,7 +136,7 @@ func TestAStateWithoutTheBusTimeIsReadAsOneWithoutGaps(t *testing.T) {
 	decode(t, data, &snap)
 	var state statev1.TargetState
 	decode(t, snap.GetTargets()[0].GetValue(), &state)
-	state.SampledBusMs = nil
+	state.SampledBusMs, snap.Head.Format = nil, 1
 	if snap.Targets[0].Value, err = proto.Marshal(&state); err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +149,10 @@ func TestAStateWithoutTheBusTimeIsReadAsOneWithoutGaps(t *testing.T) {
 	}
 	if got := p.targets["a-endpoint-x"]; got.holds() != ms(time.Minute+45*time.Second) {
 		t.Errorf("the sample holds until %d ms", got.holds())
+	}
+	var written statev1.Head
+	if decode(t, p.Delta().Head, &written); written.GetFormat() != stateFormat {
+		t.Errorf("it is written in format %d, want %d", written.GetFormat(), stateFormat)
 	}
 }
 

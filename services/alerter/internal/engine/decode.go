@@ -22,7 +22,7 @@ type FormatError struct {
 
 // Error names both formats.
 func (e FormatError) Error() string {
-	return fmt.Sprintf("state of format %d; this version reads format %d", e.Format, stateFormat)
+	return fmt.Sprintf("state of format %d; this version reads formats %d to %d", e.Format, oldestFormat, stateFormat)
 }
 
 // Newer is true when a later version wrote the state.
@@ -84,8 +84,8 @@ func Load(head []byte, targets, active map[string][]byte, speed float64) (*Parti
 
 // fromHead makes a partition of its head.
 func fromHead(h *statev1.Head, speed float64) (*Partition, error) {
-	if h.GetFormat() != stateFormat {
-		return nil, FormatError{h.GetFormat()}
+	if f := h.GetFormat(); f < oldestFormat || f > stateFormat {
+		return nil, FormatError{f}
 	}
 	p := NewPartition(int(h.GetPartition()), h.GetLogId(), speed)
 	p.applied, p.hash = h.GetAppliedSeq(), h.GetRuleSetHash()

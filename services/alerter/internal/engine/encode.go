@@ -13,8 +13,15 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
-// stateFormat is the version of the encoding.
-const stateFormat = 1
+const (
+	// stateFormat is the version of the encoding. In the first, windows were
+	// measured in engine time: a reader of that would take instants of the bus's
+	// time for such, and record nothing until its clock came there.
+	stateFormat = 2
+	// oldestFormat is the oldest that is read. The first says nothing of gaps, and
+	// is one without.
+	oldestFormat = 1
+)
 
 // deterministic makes equal states equal bytes.
 var deterministic = proto.MarshalOptions{Deterministic: true}

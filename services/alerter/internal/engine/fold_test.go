@@ -285,10 +285,12 @@ func TestAnUnknownRuleSetLeavesTheStateAsItWas(t *testing.T) {
 func TestStatesOfAnotherFormatAreRefused(t *testing.T) {
 	p := NewPartition(7, "log", 1)
 	h := p.head()
-	h.Format = stateFormat + 1
-	var format FormatError
-	if _, err := Load(marshal(h), nil, nil, 1); !errors.As(err, &format) {
-		t.Errorf("error %v, want the format", err)
+	for found, newer := range map[uint32]bool{stateFormat + 1: true, oldestFormat - 1: false} {
+		h.Format = found
+		var format FormatError
+		if _, err := Load(marshal(h), nil, nil, 1); !errors.As(err, &format) || format.Newer() != newer {
+			t.Errorf("format %d: error %v, newer %v", found, err, format.Newer())
+		}
 	}
 	if _, err := Restore([]byte("no snapshot"), 1); err == nil {
 		t.Error("bytes that are no snapshot were read")
