@@ -21,13 +21,28 @@ func (p *Partition) apply(e *eventv1.Event) {
 	case *eventv1.Event_Tick, *eventv1.Event_RuleSetActivated:
 		// A tick moves time, which is done; a rule set that is in force changes nothing.
 	case *eventv1.Event_CollectorStarted:
-		p.listen()
-		p.reconsider(func(a *alert) bool { return len(a.rule.absences) > 0 })
+		if p.heard() {
+			p.listen()
+			p.reconsider(func(a *alert) bool { return len(a.rule.absences) > 0 })
+		}
 	case nil:
 		p.problem(UndecodableEvent, "", "", "message %d has no fact that can be read", p.step.message.Seq)
 	default:
 		p.applyToTarget(e, f)
 	}
+}
+
+// heard says that something was sampled since observation last began, or that it
+// never did. A collector that dies again and again before it has polled anything
+// does not begin to observe: its starts must not put off for ever that its silence
+// is told.
+func (p *Partition) heard() bool {
+	for _, t := range p.targets {
+		if t.sampled >= p.listening {
+			return true
+		}
+	}
+	return p.listening == never
 }
 
 // listen notes that observation begins: absence counts from here.

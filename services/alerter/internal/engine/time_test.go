@@ -179,6 +179,33 @@ func TestACollectorThatIsAwayIsTold(t *testing.T) {
 	}
 }
 
+// TestACollectorThatDiesBeforeItPollsHidesNoSilence starts a collector every
+// minute, which has not polled anything by then.
+func TestACollectorThatDiesBeforeItPollsHidesNoSilence(t *testing.T) {
+	f := newFleet(t, 3)
+	f.watch(10 * time.Minute)
+	since := f.at
+	for range 15 {
+		f.pass(time.Minute)
+		f.send(started())
+	}
+	for what, after := range map[string]time.Duration{"Blind a": 3 * time.Minute, "NoData 0": 11 * time.Minute} {
+		if got, ok := f.fired[what]; !ok || got.Sub(since) != after {
+			t.Errorf("%s fired at %v, want %v after %v: a minute and its wait", what, got, after, since)
+		}
+	}
+	f.poll(0)
+	f.send(started())
+	f.silent[0] = true
+	since = f.at
+	f.watch(9 * time.Minute)
+	f.send(started())
+	f.watch(10 * time.Minute)
+	if got := f.fired["NoData 0"].Sub(since); got != 15*time.Minute {
+		t.Errorf("NoData fired %v after an endpoint fell silent, want 15 min: 4 waited, a start of a collector that polls others, 5 in which silence means nothing, and 1", got)
+	}
+}
+
 func TestAnEndpointThatWasNeverHeardOfIsTold(t *testing.T) {
 	f := newFleet(t, 0)
 	f.send(&eventv1.Event{Target: endpoint("new"), Fact: &eventv1.Event_TargetDiscovered{TargetDiscovered: &eventv1.TargetDiscovered{}}})
