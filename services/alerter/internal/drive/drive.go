@@ -41,9 +41,9 @@ const (
 	// when something stays broken.
 	firstWait   = 10 * time.Millisecond
 	longestWait = time.Second
-	// stuckFor is how long a partition may take to be loaded before that is worth
-	// somebody's attention: the largest snapshot and the longest replay of a
-	// partition take a few seconds.
+	// stuckFor is how long a partition may take to be loaded, or one of its commits
+	// to go through, before that is worth somebody's attention: the largest snapshot
+	// and the longest replay of a partition take a few seconds.
 	stuckFor = 45 * time.Second
 	// calm is how long a session must last for its end to count as a first failure.
 	calm = 10 * time.Second
@@ -117,34 +117,49 @@ type Driver struct {
 
 	mu      sync.Mutex
 	loading map[int]time.Time // guarded by mu; since when partitions are not loaded
+	storing map[int]time.Time // guarded by mu; since when they wait for a commit
 }
 
 // Stuck returns an error that names the partitions that this replica owns and
-// could not load for 45 s.
+// could not load, or store what became of them, for 45 s.
 func (d *Driver) Stuck() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var errs []error
+	if long := overdue(d.loading); len(long) > 0 {
+		errs = append(errs, fmt.Errorf("partitions %v cannot be loaded", long))
+	}
+	if long := overdue(d.storing); len(long) > 0 {
+		errs = append(errs, fmt.Errorf("partitions %v cannot be stored: Redis takes no writes", long))
+	}
+	return errors.Join(errs...)
+}
+
+// overdue returns the partitions that wait for longer than stuckFor, sorted.
+func overdue(since map[int]time.Time) []int {
 	var long []int
-	for p, since := range d.loading {
-		if time.Since(since) > stuckFor {
+	for p, at := range since {
+		if time.Since(at) > stuckFor {
 			long = append(long, p)
 		}
 	}
-	if len(long) == 0 {
-		return nil
-	}
 	slices.Sort(long)
-	return fmt.Errorf("partitions %v cannot be loaded", long)
+	return long
 }
 
 // setLoading notes whether a partition is owned and not loaded.
-func (d *Driver) setLoading(partition int, loading bool) {
+func (d *Driver) setLoading(partition int, loading bool) { d.note(d.loading, partition, loading) }
+
+// setStoring notes whether a partition waits for a commit.
+func (d *Driver) setStoring(partition int, storing bool) { d.note(d.storing, partition, storing) }
+
+func (d *Driver) note(since map[int]time.Time, partition int, waits bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, known := d.loading[partition]; !loading {
-		delete(d.loading, partition)
+	if _, known := since[partition]; !waits {
+		delete(since, partition)
 	} else if !known {
-		d.loading[partition] = time.Now()
+		since[partition] = time.Now()
 	}
 }
 
@@ -158,7 +173,7 @@ func New(o Options) (*Driver, error) {
 	}
 	return &Driver{
 		Options: o, metrics: newMetrics(o.Registerer), tick: tick,
-		saving: make(chan struct{}, savesAtOnce), loading: map[int]time.Time{},
+		saving: make(chan struct{}, savesAtOnce), loading: map[int]time.Time{}, storing: map[int]time.Time{},
 	}, nil
 }
 

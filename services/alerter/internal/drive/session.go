@@ -282,6 +282,8 @@ func (s *session) commit(ctx context.Context) error {
 	// A stop must not leave a commit's outcome in doubt if Redis answers.
 	grace, cancel := withGrace(ctx, commitGrace)
 	defer cancel()
+	s.d.setStoring(s.index, true)
+	defer s.d.setStoring(s.index, false)
 	err := s.owner.Commit(grace, state.Change{
 		Position:     positionOf(s.part),
 		Acknowledged: acknowledged,

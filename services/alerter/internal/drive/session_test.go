@@ -110,9 +110,9 @@ func TestTicksGoOnUnderAnyLoad(t *testing.T) {
 	})
 }
 
-func TestAPartitionThatCannotBeLoadedIsTold(t *testing.T) {
+func TestAPartitionThatCannotBeLoadedOrStoredIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &Driver{loading: map[int]time.Time{}}
+		d := &Driver{loading: map[int]time.Time{}, storing: map[int]time.Time{}}
 		d.setLoading(7, true)
 		d.setLoading(8, true)
 		time.Sleep(stuckFor)
@@ -125,6 +125,15 @@ func TestAPartitionThatCannotBeLoadedIsTold(t *testing.T) {
 		time.Sleep(time.Second)
 		if err := d.Stuck(); err == nil || err.Error() != "partitions [7] cannot be loaded" {
 			t.Errorf("got %v, want partition 7 alone", err)
+		}
+		d.setLoading(7, false)
+		d.setStoring(7, true)
+		d.setStoring(7, false)
+		d.setStoring(5, true)
+		time.Sleep(stuckFor + time.Second)
+		want := "partitions [9] cannot be loaded\npartitions [5] cannot be stored: Redis takes no writes"
+		if err := d.Stuck(); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	})
 }

@@ -149,8 +149,10 @@ func (o *Owner) write(ctx context.Context, change Change, wipe bool) error {
 		}, head, wipe)
 		if err != nil && !errors.Is(err, ErrNotOwner) && !errors.Is(err, ErrLost) {
 			o.store.metrics.failures.WithLabelValues("unknown").Inc()
-			o.store.log.LogAttrs(ctx, slog.LevelWarn, "commit outcome unknown; reading the head",
-				slog.Int("partition", o.partition), slog.Int("attempt", attempt+1), slog.Any("err", err))
+			if attempt&(attempt+1) == 0 { // 1, 2, 4, 8, ...: an hour of a full Redis is a dozen lines
+				o.store.log.LogAttrs(ctx, slog.LevelWarn, "commit outcome unknown; reading the head",
+					slog.Int("partition", o.partition), slog.Int("attempt", attempt+1), slog.Any("err", err))
+			}
 			err = o.settle(ctx, head, wipe)
 		}
 		switch {

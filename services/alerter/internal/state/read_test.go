@@ -3,10 +3,13 @@ package state_test
 import (
 	"bytes"
 	"log/slog"
+	"math/bits"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tocsin-dev/tocsin/internal/event"
@@ -138,6 +141,61 @@ func TestAStateThatLostAKeyIsAbsent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAFullRedisIsWaitedForAndSaidRarely commits into a Redis without memory, until
+// it was tried eight times and there is some.
+func TestAFullRedisIsWaitedForAndSaidRarely(t *testing.T) {
+	r := servertest.Redis(t)
+	direct := redis.NewClient(&redis.Options{Addr: r.Addr()})
+	defer direct.Close()
+	var log bytes.Buffer
+	metrics := prometheus.NewRegistry()
+	s := state.Open(state.Options{Address: r.Addr(), Log: slog.New(slog.NewTextHandler(&log, nil)), Registerer: metrics})
+	defer s.Close()
+	owner := install(t, s)
+	if err := direct.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- owner.Commit(t.Context(), second()) }()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for refused(t, metrics) < 8 {
+		select {
+		case err := <-done:
+			t.Fatalf("it is committed: %v", err)
+		case <-look.C:
+		}
+	}
+	if err := direct.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	wantSecond(t, read(t, s))
+	attempts := int(refused(t, metrics))
+	if got, most := strings.Count(log.String(), "outcome unknown"), bits.Len(uint(attempts)); got < 1 || got > most {
+		t.Errorf("%d lines of %d attempts, want 1 to %d:\n%s", got, attempts, most, log.String())
+	}
+}
+
+// refused counts the attempts at commits that ended in an error.
+func refused(t *testing.T, metrics *prometheus.Registry) float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "tocsin_alerter_commit_failures_total" && m.GetLabel()[0].GetValue() == "unknown" {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 func TestEvictionIsWarnedOf(t *testing.T) {
