@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -168,6 +169,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	g.Go(func() error { return history.Run(ctx) })
 	g.Go(func() error { return view.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, ln) })
+	g.Go(func() error { return tellHealth(ctx, health, server) })
 	log.Info("alerter works", "replica", self, "log_id", eventLog.ID(), "rule_set", program.Hash(), "rules", len(program.Set().Rules()))
 	ready()
 	return g.Wait()
@@ -198,6 +200,30 @@ func addChecks(health *proc.Health, conn *bus.Conn, store *state.Store) {
 		return nil
 	})
 	health.Add("redis", store.Ping)
+}
+
+// healthEvery is how often gRPC's health service learns what /readyz would say.
+const healthEvery = time.Second
+
+// tellHealth tells gRPC's health service until ctx ends, and returns its error:
+// the server serves when the alerter is ready, and questions are answered as long
+// as there is Redis.
+func tellHealth(ctx context.Context, health *proc.Health, server *rpc.Server) error {
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for {
+		failing := health.Failing(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		server.SetServing("", len(failing) == 0)
+		server.SetServing(queryv1.QueryService_ServiceDesc.ServiceName, failing["redis"] == nil)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // busLeases are the bus's leases as the keeper of partitions sees them.

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/event"
 	"github.com/tocsin-dev/tocsin/internal/proc"
+	"github.com/tocsin-dev/tocsin/internal/rpc"
 	"github.com/tocsin-dev/tocsin/services/alerter"
 )
 
@@ -286,7 +288,9 @@ func TestPortsTellHealthAndAskForTheToken(t *testing.T) {
 		t.Errorf("a question without the token: %v", err)
 	}
 	w.redis.Stop(t)
+	r.serves(healthpb.HealthCheckResponse_SERVING)
 	if code, body := get("/readyz", ""); code != http.StatusServiceUnavailable || !strings.Contains(body, "redis") {
+	r.serves(healthpb.HealthCheckResponse_NOT_SERVING)
 		t.Errorf("/readyz without Redis: %d %s", code, body)
 	}
 	if code, _ := get("/healthz", ""); code != http.StatusOK {
@@ -295,6 +299,26 @@ func TestPortsTellHealthAndAskForTheToken(t *testing.T) {
 }
 
 // TestASnapshotThatIsDamagedGivesWayToTheOlder breaks the newest snapshot of
+// serves waits until gRPC's health service says this of the alerter as a whole and
+// of its questions.
+func (r *running) serves(want healthpb.HealthCheckResponse_ServingStatus) {
+	r.t.Helper()
+	conn, err := rpc.Dial(r.address.GRPC, rpc.DialOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, service := range []string{"", "tocsin.query.v1.QueryService"} {
+		eventually(r.t, fmt.Sprintf("the health of %q", service), func() error {
+			out, err := healthpb.NewHealthClient(conn).Check(r.t.Context(), &healthpb.HealthCheckRequest{Service: service})
+			if err == nil && out.GetStatus() != want {
+				err = fmt.Errorf("%v, want %v", out.GetStatus(), want)
+			}
+			return err
+		})
+	}
+}
+
 // each partition.
 func TestASnapshotThatIsDamagedGivesWayToTheOlder(t *testing.T) {
 	w := newWorld(t)
