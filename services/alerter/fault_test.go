@@ -70,11 +70,12 @@ func TestTimeGoesOnAfterARestart(t *testing.T) {
 	}
 }
 
-// TestSpeedRunsRulesFaster runs ten minutes in 2 s, as the demo does.
+// TestSpeedRunsRulesFaster runs a minute in 3 s, as the demo does: a machine that
+// stands still for 1.5 s more makes no gap of it.
 func TestSpeedRunsRulesFaster(t *testing.T) {
 	w := newWorld(t)
-	w.rules = strings.Replace(testRules, "for: 1h", "for: 10m", 1)
-	w.start(func(o *alerter.Options) { o.Speed = 300 }).await(64).inForce()
+	w.rules = strings.Replace(testRules, "for: 1h", "for: 1m", 1)
+	w.start(func(o *alerter.Options) { o.Speed = 20 }).await(64).inForce()
 	w.queue("one", 7)
 	w.notifier.await("one", "f")
 }

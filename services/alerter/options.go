@@ -31,9 +31,10 @@ const (
 	// defaultSnapshotInterval bounds what a start replays after Redis was lost:
 	// 5 minutes of 5,000 events/s are 1.5 million messages, 30 s of replay.
 	defaultSnapshotInterval = 5 * time.Minute
-	// maxSpeed is how much faster a demo may run: a message moves the rules' time
-	// by 90 s at most, and ticks come every 250 ms at most, which is 75 s at 300.
-	maxSpeed = 300
+	// maxSpeed is how much faster a demo may run: more than 90 s of the rules' time
+	// without a message are a gap, in which nothing waits. At 120 ticks come every
+	// half a second, and one may be a quarter of a second late.
+	maxSpeed = 120
 )
 
 // Config is the section "alerter" of the configuration.
