@@ -2,6 +2,7 @@ package alerter_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -87,6 +88,7 @@ func (w *world) options() alerter.Options {
 // running is an alerter that runs.
 type running struct {
 	t       *testing.T
+	world   *world
 	cancel  context.CancelFunc
 	done    chan error
 	address alerter.Addresses
@@ -100,7 +102,7 @@ func (w *world) start(change ...func(*alerter.Options)) *running {
 	for _, f := range change {
 		f(&o)
 	}
-	r := &running{t: w.t, done: make(chan error, 1), metrics: prometheus.NewRegistry()}
+	r := &running{t: w.t, world: w, done: make(chan error, 1), metrics: prometheus.NewRegistry()}
 	o.Registerer = r.metrics
 	ready := make(chan alerter.Addresses, 1)
 	o.Ready = func(a alerter.Addresses) { ready <- a }
@@ -190,11 +192,15 @@ func (r *running) await(partitions float64) *running {
 // happens before is judged by nothing.
 func (r *running) inForce() *running {
 	r.t.Helper()
+	store := r.world.store()
 	eventually(r.t, "the rules are in force", func() error {
-		if n := r.metric("tocsin_alerter_events_applied_total"); n < 64 {
-			return fmt.Errorf("%v messages are applied", n)
+		heads, err := store.Heads(r.t.Context())
+		for p, head := range heads {
+			if head.GetPosition().GetRuleSetHash() == "" {
+				err = errors.Join(err, fmt.Errorf("partition %d has none", p))
+			}
 		}
-		return nil
+		return err
 	})
 	return r
 }
