@@ -68,7 +68,8 @@ func Run(ctx context.Context, o Options) error {
 	leader := &leader{
 		o: o, gate: gate, addresses: Addresses{GRPC: grpcListener.Addr().String(), HTTP: httpListener.Addr().String()},
 		courier: courier.Options{
-			Settings: routes, Hold: o.InhibitionHold, Sender: sender, Log: o.Log, Metrics: courier.NewMetrics(o.Registerer),
+			Settings: routes, Hold: o.InhibitionHold, MaxJournalBytes: o.MaxJournalBytes,
+			Sender: sender, Log: o.Log, Metrics: courier.NewMetrics(o.Registerer),
 			Render: receiver.NewWriter(routes.Integrations, o.externalURL(httpListener.Addr())).Write,
 		},
 		leading: proc.Register(o.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{

@@ -25,6 +25,9 @@ const (
 	// defaultInhibitionHold covers a few polls in which symptoms clear one by
 	// one after their cause. Alertmanager waits for the next group_interval.
 	defaultInhibitionHold = 10 * time.Second
+	// minJournalBytes lets an eighth of the journal, after which a snapshot is taken,
+	// hold 4,000 messages and their results.
+	minJournalBytes = 64 << 20
 	// maxInhibitionHold keeps a mistake from hiding alerts for good.
 	maxInhibitionHold = time.Hour
 )
@@ -40,6 +43,9 @@ type Config struct {
 	// InhibitionHold is how long an alert that another one inhibited must be free
 	// of that before it is told: symptoms often outlive their cause by a moment.
 	InhibitionHold time.Duration `yaml:"inhibition_hold"`
+	// MaxJournalBytes is about what the journal of deliveries may hold. From 80 % of
+	// it on the oldest entries go before their 30 days, as far as nobody needs them.
+	MaxJournalBytes int64 `yaml:"max_journal_bytes"`
 	// GRPCAddress is where the NotifierService is served.
 	GRPCAddress string `yaml:"grpc_address"`
 	// HTTPAddress is where metrics, liveness and readiness are read.
@@ -56,8 +62,8 @@ type Config struct {
 // DefaultConfig returns loopback addresses, no token and no file of routes.
 func DefaultConfig() Config {
 	return Config{
-		InhibitionHold: defaultInhibitionHold,
-		GRPCAddress:    defaultGRPCAddress, HTTPAddress: defaultHTTPAddress,
+		InhibitionHold: defaultInhibitionHold, MaxJournalBytes: courier.DefaultJournalBytes,
+		GRPCAddress: defaultGRPCAddress, HTTPAddress: defaultHTTPAddress,
 	}
 }
 
@@ -77,6 +83,9 @@ func (c *Config) Validate() error {
 	if c.InhibitionHold < 0 || c.InhibitionHold > maxInhibitionHold {
 		errs = append(errs, fmt.Errorf("inhibition_hold: %v is not between 0s and %v", c.InhibitionHold, maxInhibitionHold))
 	}
+	if c.MaxJournalBytes < minJournalBytes {
+		errs = append(errs, fmt.Errorf("max_journal_bytes: %d is below the minimum of %d (64 MiB)", c.MaxJournalBytes, minJournalBytes))
+	}
 	for _, a := range []struct{ name, address string }{
 		{"notifier.grpc_address", c.GRPCAddress}, {"notifier.http_address", c.HTTPAddress},
 	} {
@@ -93,6 +102,7 @@ func (c *Config) Validate() error {
 func (c *Config) Apply(o *Options) error {
 	token, err := secret.Resolve("notifier.token", c.Token, c.TokenFile)
 	o.ConfigFile, o.ExternalURL, o.InhibitionHold = c.ConfigFile, c.ExternalURL, c.InhibitionHold
+	o.MaxJournalBytes = c.MaxJournalBytes
 	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
 	o.Token, o.Insecure = token, c.Insecure
 	return err
@@ -122,6 +132,8 @@ type Options struct {
 	// InhibitionHold is how long an alert that another one inhibited must be free
 	// of that before it is told. 0 does not wait.
 	InhibitionHold time.Duration
+	// MaxJournalBytes is about what the journal of deliveries may hold.
+	MaxJournalBytes int64
 	// GRPCAddress is where the NotifierService is served.
 	GRPCAddress string
 	// HTTPAddress is where metrics, liveness and readiness are read.
@@ -147,11 +159,12 @@ type Options struct {
 // at its usual address.
 func DefaultOptions() Options {
 	return Options{
-		NATS:           bus.Options{URL: "nats://127.0.0.1:4222", Name: "tocsin-notifier"},
-		InhibitionHold: defaultInhibitionHold,
-		GRPCAddress:    defaultGRPCAddress,
-		HTTPAddress:    defaultHTTPAddress,
-		Log:            slog.New(slog.DiscardHandler),
+		NATS:            bus.Options{URL: "nats://127.0.0.1:4222", Name: "tocsin-notifier"},
+		InhibitionHold:  defaultInhibitionHold,
+		MaxJournalBytes: courier.DefaultJournalBytes,
+		GRPCAddress:     defaultGRPCAddress,
+		HTTPAddress:     defaultHTTPAddress,
+		Log:             slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -155,10 +155,10 @@ func TestMetricsCount(t *testing.T) {
 	p.notify(t, fire)
 	h.until(t, 1)
 	p.waitLog(t, `"result":"told"`)
-	_, text := get(t, "http://"+p.addresses.HTTP+"/metrics")
 	// The name ends with a hash of the receiver's address, which has another port
 	// in each run.
-	text = regexp.MustCompile(`integration="tocsin/[0-9a-f]{8}"`).ReplaceAllString(text, `integration="tocsin/HASH"`)
+	hash := regexp.MustCompile(`integration="tocsin/[0-9a-f]{8}"`)
+	deadline := time.Now().Add(patience)
 	for _, want := range []string{
 		"tocsin_notifier_leader 1",
 		"tocsin_notifier_transitions_received_total 2",
@@ -167,10 +167,23 @@ func TestMetricsCount(t *testing.T) {
 		`tocsin_notifier_attempts_total{answer="2xx",integration="tocsin/HASH",receiver="ops"} 1`,
 		`tocsin_notifier_pending_messages{integration="tocsin/HASH",receiver="ops"} 0`,
 		`tocsin_notifier_told_seconds_count{integration="tocsin/HASH",receiver="ops"} 1`,
+		"tocsin_notifier_applied_sequence 1",
+		"tocsin_notifier_journal_trimmed_messages_total 0",
+		"tocsin_notifier_journal_trim_blocked_total 0",
 	} {
-		if !strings.Contains(text, want+"\n") {
-			t.Errorf("the metrics lack %s", want)
+		for { // some are counted a moment after the line of the attempt is written
+			_, text := get(t, "http://"+p.addresses.HTTP+"/metrics")
+			if strings.Contains(hash.ReplaceAllString(text, `integration="tocsin/HASH"`), want+"\n") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the metrics lack %s:\n%s", want, text)
+			}
+			<-time.After(5 * time.Millisecond)
 		}
+	}
+	if _, text := get(t, "http://"+p.addresses.HTTP+"/metrics"); !strings.Contains(text, "\ntocsin_notifier_journal_bytes ") {
+		t.Error("the metrics lack the journal's size")
 	}
 }
 

@@ -126,6 +126,12 @@ func TestTheServicesMayDoNoMore(t *testing.T) {
 	purge := func(stream string) func(context.Context, *bus.Conn) error {
 		return func(ctx context.Context, c *bus.Conn) error { return c.PurgeBefore(ctx, stream, 1) }
 	}
+	removeAlerts := func(ctx context.Context, c *bus.Conn) error {
+		if _, err := c.EnsureStream(ctx, bus.Alerts()); err != nil {
+			return err
+		}
+		return c.PurgeBefore(ctx, bus.AlertsStream, 1)
+	}
 	last := func(stream string) func(context.Context, *bus.Conn) error {
 		return func(ctx context.Context, c *bus.Conn) error {
 			_, _, err := c.Last(ctx, stream, ">")
@@ -145,6 +151,7 @@ func TestTheServicesMayDoNoMore(t *testing.T) {
 		"the notifier invents a fact":            {"notifier", "tocsin.event.health_sampled.x", publish("tocsin.event.health_sampled.x")},
 		"the notifier takes a partition":         {"notifier", "$KV.tocsin-leases.partition-01", publish("$KV.tocsin-leases.partition-01")},
 		"the notifier reads the facts":           {"notifier", "$JS.API.STREAM.INFO.EVENTS", purge(bus.EventsStream)},
+		"the notifier removes what was alerted":  {"notifier", "$JS.API.STREAM.PURGE.ALERTS", removeAlerts},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -158,6 +165,17 @@ func TestTheServicesMayDoNoMore(t *testing.T) {
 				t.Error("it was done all the same")
 			}
 		})
+	}
+
+	// The one right that takes a month to need: to remove history of deliveries.
+	patient, cancel := context.WithTimeout(t.Context(), process.Patience)
+	defer cancel()
+	notifier := connect("notifier")
+	if _, err := notifier.EnsureStream(patient, bus.Deliveries()); err != nil {
+		t.Error(err)
+	}
+	if err := notifier.PurgeBefore(patient, bus.DeliveriesStream, 1); err != nil {
+		t.Errorf("the notifier cannot remove its own history: %v", err)
 	}
 
 	password := s.secret(t, "redis_alerter")

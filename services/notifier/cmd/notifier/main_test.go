@@ -21,12 +21,12 @@ func file(t *testing.T, text string) string {
 func TestOptions(t *testing.T) {
 	token, routes := file(t, "open-sesame\n"), file(t, "route: {receiver: a}\nreceivers: [{name: a}]\n")
 	path := file(t, "notifier:\n  config_file: "+routes+"\n  token_file: "+token+"\n  grpc_address: 0.0.0.0:9092\nnats:\n  url: nats://a:4222\n")
-	o, err := options(proc.Flags{Config: path}, []string{"TOCSIN_NATS_URL=nats://b:4222", "TOCSIN_NOTIFIER_HTTP_ADDRESS=127.0.0.1:1"})
+	o, err := options(proc.Flags{Config: path}, []string{"TOCSIN_NATS_URL=nats://b:4222", "TOCSIN_NOTIFIER_HTTP_ADDRESS=127.0.0.1:1", "TOCSIN_NOTIFIER_MAX_JOURNAL_BYTES=123456789"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if o.ConfigFile != routes || o.Token != "open-sesame" || o.GRPCAddress != "0.0.0.0:9092" ||
-		o.HTTPAddress != "127.0.0.1:1" || o.NATS.URL != "nats://b:4222" {
+		o.HTTPAddress != "127.0.0.1:1" || o.NATS.URL != "nats://b:4222" || o.MaxJournalBytes != 123456789 {
 		t.Errorf("options %+v", o)
 	}
 }
@@ -34,6 +34,7 @@ func TestOptions(t *testing.T) {
 func TestMistakesAreReportedAtOnce(t *testing.T) {
 	routes := file(t, "route: {receiver: a}\nreceivers:\n- name: b\n  tocsin_configs:\n  - {url: nowhere}\n")
 	path := file(t, "notifier:\n  grpc_address: 0.0.0.0:9092\n  external_url: nowhere\n  tokens: x\n  token: a\n  token_file: b\n  http_address: nonsense\n"+
+		"  inhibition_hold: 2h\n  max_journal_bytes: 0\n"+
 		"  config_file: "+routes+"\n")
 	_, err := options(proc.Flags{Config: path}, []string{"TOCSIN_LOG_LEVEL=loud"})
 	if !proc.IsUsage(err) {
@@ -42,6 +43,7 @@ func TestMistakesAreReportedAtOnce(t *testing.T) {
 	for _, want := range []string{
 		path + ":4:3: ", "unknown", "notifier.external_url: not an http or https URL",
 		path + ":5:10: notifier.token: set here and by notifier.token_file", "notifier.http_address: \"nonsense\" is not an address",
+		"notifier.inhibition_hold: 2h0m0s is not between", "notifier.max_journal_bytes: 0 is below the minimum of 67108864 (64 MiB)",
 		routes + `:1:19: route: there is no receiver "a"`, routes + `:5:11: receiver "b": tocsin_configs[0]: url: not an http or https URL`,
 		`TOCSIN_LOG_LEVEL: log.level: "loud" is none of`,
 	} {

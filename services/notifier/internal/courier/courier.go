@@ -9,16 +9,14 @@
 package courier
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
-	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
-	"github.com/tocsin-dev/tocsin/services/notifier/internal/cause"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/journal"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
@@ -56,6 +54,9 @@ type Options struct {
 	// decided or sent while it does not: the news that another one leads may wait
 	// behind a process that was stopped and woke up. Nil means always.
 	Valid func() bool
+	// MaxJournalBytes is about what the journal may hold. 0 means
+	// DefaultJournalBytes.
+	MaxJournalBytes int64
 	// Settings are routes and receivers.
 	Settings *settings.Settings
 	// Hold is how long an alert that was inhibited waits before it is told.
@@ -95,19 +96,13 @@ type Courier struct {
 	unstored        int        // records that the core has and the journal may not
 	saveDue         bool       // a snapshot is due once everything is stored
 	saving          bool       // a snapshot is being stored
+	sinceSave       int64      // bytes journaled since the last snapshot
 	saveDone        chan error // its end
+
+	grown chan struct{} // has a token when the journal's size is to be looked at
 
 	attempts       context.Context // of all attempts
 	cancelAttempts context.CancelCauseFunc
-}
-
-// query asks for the alerts that fire in a partition, once all up to a message of
-// ALERTS, and to the last cause in it, is applied.
-type query struct {
-	partition int
-	seq       uint64
-	newest    *alertv1.Cause
-	answer    chan []*alertv1.Alert // has room for the answer
 }
 
 // New returns a courier that has not begun.
@@ -115,6 +110,7 @@ func New(o Options) *Courier {
 	if o.Valid == nil {
 		o.Valid = func() bool { return true }
 	}
+	o.MaxJournalBytes = cmp.Or(o.MaxJournalBytes, DefaultJournalBytes)
 	return &Courier{
 		o:       o,
 		ready:   func() {},
@@ -135,29 +131,13 @@ func New(o Options) *Courier {
 		queries:  make(chan query),
 		gone:     make(chan struct{}),
 		saveDone: make(chan error, 1),
+		grown:    make(chan struct{}, 1),
 	}
 }
 
 // OnReady sets what is called once, when the courier is caught up. Call it
 // before Run.
 func (c *Courier) OnReady(f func()) { c.ready = f }
-
-// Active returns the alerts of a partition that fire, by everything that is
-// stored up to the message seq of ALERTS, whose last cause is newest.
-func (c *Courier) Active(ctx context.Context, partition int, newest *alertv1.Cause, seq uint64) ([]*alertv1.Alert, error) {
-	q := query{partition: partition, newest: newest, seq: seq, answer: make(chan []*alertv1.Alert, 1)}
-	select {
-	case c.queries <- q:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("list active alerts: %w", context.Cause(ctx))
-	}
-	select {
-	case list := <-q.answer:
-		return list, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("list active alerts: %w", context.Cause(ctx))
-	}
-}
 
 // errDone ends the helpers of Run when the owner is done.
 var errDone = errors.New("done")
@@ -171,7 +151,7 @@ func (c *Courier) Run(ctx, lost context.Context) error {
 		return err
 	}
 	err = accompany(lost, func(helping context.Context) error { return c.lead(ctx, helping, save) },
-		c.readAlerts, c.writeJournal)
+		c.readAlerts, c.writeJournal, c.trimJournal)
 	if errors.Is(err, errDone) || errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}
@@ -222,6 +202,7 @@ func (c *Courier) loop(ctx, helping context.Context) (replaced, err error) {
 		// A snapshot must not know more than the journal, so nothing is decided
 		// from when it is due until all is stored: one write to the journal.
 		results := c.results
+		c.saveDue = c.saveDue || !c.saving && c.sinceSave >= c.o.MaxJournalBytes/saveParts
 		if c.saveDue && c.unstored == 0 {
 			c.saveLater(helping)
 		}
@@ -330,6 +311,7 @@ func (c *Courier) write(records []delivery.ShardRecord) {
 func (c *Courier) journaled(s journal.Stored) {
 	c.core.Journaled(s.Shard, s.Seq, s.Records)
 	c.unstored -= len(s.Records)
+	c.sinceSave += int64(s.Size) + messageOverhead
 }
 
 func (c *Courier) wait() time.Duration {
@@ -382,19 +364,3 @@ func (c *Courier) finish(r result) {
 
 // maxLogged bounds the alert ids in the line of an attempt.
 const maxLogged = 10
-
-// answer answers the queries whose alerts are applied by now.
-func (c *Courier) answer() {
-	kept := c.waiting[:0]
-	for _, q := range c.waiting {
-		// In a stream that was cut unnoticed a sequence says nothing; the cause does.
-		known := c.core.Watermark(q.partition)
-		if c.core.AlertsSequence() < q.seq || known != nil && cause.Compare(known, q.newest) < 0 {
-			kept = append(kept, q)
-			continue
-		}
-		q.answer <- c.core.Active(q.partition)
-	}
-	clear(c.waiting[len(kept):])
-	c.waiting = kept
-}

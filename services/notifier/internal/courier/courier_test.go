@@ -25,10 +25,10 @@ import (
 
 const patience = 20 * time.Second
 
-// loaded returns a courier that leads but whose loop and writer do not run.
-func loaded(t *testing.T, conn *bus.Conn, url string, change ...func(*Options)) *Courier {
+// unloaded returns a courier that has not begun.
+func unloaded(t *testing.T, conn *bus.Conn, url string, change ...func(*Options)) *Courier {
 	t.Helper()
-	conf, err := settings.Parse("test.yml", []byte("route: {receiver: ops, group_by: ['...'], group_wait: 0s}\n"+
+	conf, err := settings.Parse("test.yml", []byte("route: {receiver: ops, group_by: ['...'], group_wait: 0s, group_interval: 10ms}\n"+
 		"receivers:\n- name: ops\n  webhook_configs:\n  - url: "+url+"\n"), ".")
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,13 @@ func loaded(t *testing.T, conn *bus.Conn, url string, change ...func(*Options)) 
 	for _, f := range change {
 		f(&o)
 	}
-	c := New(o)
+	return New(o)
+}
+
+// loaded returns a courier that leads but whose loop and writer do not run.
+func loaded(t *testing.T, conn *bus.Conn, url string, change ...func(*Options)) *Courier {
+	t.Helper()
+	c := unloaded(t, conn, url, change...)
 	c.attempts = t.Context()
 	c.alerts = make(chan delivery.AlertMessage) // so that tests know what was taken
 	if _, err := c.load(t.Context()); err != nil {

@@ -24,6 +24,11 @@ type Metrics struct {
 	cutAlerts   prometheus.Counter
 	undecodable prometheus.Counter
 	replaced    *prometheus.CounterVec
+
+	journalBytes prometheus.Gauge
+	trimmed      prometheus.Counter
+	trimBlocked  prometheus.Counter
+
 	saved       prometheus.Gauge
 	savedBytes  prometheus.Gauge
 	saveSeconds prometheus.Histogram
@@ -67,6 +72,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		undecodable: proc.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_notifier_undecodable_messages_total",
 			Help: "Messages of ALERTS that could not be read and were skipped.",
+		})),
+		journalBytes: proc.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tocsin_notifier_journal_bytes",
+			Help: "Size of the journal of deliveries when it was last looked at, at least once a minute.",
+		})),
+		trimmed: proc.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_notifier_journal_trimmed_messages_total",
+			Help: "Messages of the journal of deliveries that were removed before their 30 days, because it had 80 % of its limit.",
+		})),
+		trimBlocked: proc.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_notifier_journal_trim_blocked_total",
+			Help: "Times that the journal of deliveries was beyond its limit and nothing could be removed, since no two snapshots hold what its oldest messages say.",
 		})),
 		replaced: proc.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_notifier_streams_replaced_total",

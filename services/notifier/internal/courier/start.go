@@ -69,6 +69,9 @@ func (c *Courier) load(ctx context.Context) (save bool, err error) {
 		if err := c.core.Restore(snapshot); err != nil {
 			return false, fmt.Errorf("restore deliveries: %w", err)
 		}
+		if !other.deliveries {
+			c.saved.Loaded(snapshot)
+		}
 	}
 	last, err := c.journal.Open(ctx, c.core, c.alertsState.LastSeq)
 	if err != nil {
@@ -195,7 +198,7 @@ func (c *Courier) snapshot() *deliveryv1.Snapshot {
 // save takes a snapshot now.
 func (c *Courier) save(ctx context.Context) error {
 	begin := time.Now()
-	c.changed = false
+	c.changed, c.sinceSave = false, 0
 	size, err := c.store(ctx, c.snapshot())
 	c.o.Metrics.snapshot(size, time.Since(begin), err)
 	return err
@@ -206,7 +209,9 @@ func (c *Courier) store(ctx context.Context, s *deliveryv1.Snapshot) (size int, 
 	if s.DeliveriesStoredAt, err = c.journal.StoredAt(ctx, s); err != nil {
 		return 0, err
 	}
-	return c.saved.Save(ctx, s)
+	size, err = c.saved.Save(ctx, s)
+	signal(c.grown) // and more may go by now
+	return size, err
 }
 
 // settle waits until all records that the core made are stored.
@@ -216,6 +221,8 @@ func (c *Courier) settle(helping context.Context) error {
 		select {
 		case s := <-c.stored:
 			c.journaled(s)
+		case why := <-c.replaced:
+			return why
 		case <-helping.Done():
 			return context.Cause(helping)
 		}
@@ -231,13 +238,19 @@ func (c *Courier) saveLater(ctx context.Context) {
 		return
 	}
 	s, begin := c.snapshot(), time.Now()
-	c.changed, c.saving = false, true
+	c.changed, c.saving, c.sinceSave = false, true, 0
 	go func() {
+		ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+		defer cancel()
 		size, err := c.store(ctx, s)
 		c.o.Metrics.snapshot(size, time.Since(begin), err)
 		c.saveDone <- err
 	}()
 }
+
+// saveTimeout bounds the saving of a snapshot beside other work. It takes a second
+// or two; a store that has no room for it never takes it, which must be said.
+const saveTimeout = 2 * time.Minute
 
 // saveEnded notes that a snapshot was stored, or not: the next one will be.
 func (c *Courier) saveEnded(ctx context.Context, err error) {

@@ -222,7 +222,7 @@ func (j *Journal) fence(ctx context.Context, known [delivery.Shards]uint64, aler
 			return last, fmt.Errorf("fence shard %d: %w", shard, bus.ErrWrongSequence)
 		}
 		w := &write{conn: j.conn, shard: shard, last: d.Seq}
-		seq, err := w.store(ctx, []*deliveryv1.Record{{
+		seq, _, err := w.store(ctx, []*deliveryv1.Record{{
 			At:   timestamppb.New(time.Now()),
 			Fact: &deliveryv1.Record_Opened{Opened: &deliveryv1.Opened{Owner: j.owner, AlertsSequence: alertsSeq}},
 		}})
@@ -249,14 +249,23 @@ type write struct {
 	last  uint64
 }
 
-// store writes records as one message and returns its sequence. It tries until
-// it knows what became of the message or ctx ends; it returns [ErrFenced] when
-// someone else wrote to the shard.
-func (w *write) store(ctx context.Context, records []*deliveryv1.Record) (uint64, error) {
+// store writes records as one message and returns its sequence and its size in
+// bytes. It tries until it knows what became of the message or ctx ends; it
+// returns [ErrFenced] when someone else wrote to the shard.
+func (w *write) store(ctx context.Context, records []*deliveryv1.Record) (seq uint64, size int, err error) {
 	data, err := proto.Marshal(&deliveryv1.Batch{Records: records})
 	if err != nil {
-		return 0, fmt.Errorf("encode records: %w", err)
+		return 0, 0, fmt.Errorf("encode records: %w", err)
 	}
+	seq, err = w.publish(ctx, data)
+	if err != nil {
+		return 0, 0, fmt.Errorf("journal %d records: %w", len(records), err)
+	}
+	return seq, len(data), nil
+}
+
+// publish is store for what is encoded.
+func (w *write) publish(ctx context.Context, data []byte) (uint64, error) {
 	for wait := retryWait; ; wait = min(2*wait, maxRetryWait) {
 		seq, err := w.conn.PublishExpecting(ctx, subject(w.shard), w.last, data)
 		switch {
@@ -264,7 +273,7 @@ func (w *write) store(ctx context.Context, records []*deliveryv1.Record) (uint64
 			w.last = seq
 			return seq, nil
 		case errors.Is(err, bus.ErrTooLarge), errors.Is(err, bus.ErrClosed):
-			return 0, fmt.Errorf("journal %d records: %w", len(records), err)
+			return 0, err
 		case errors.Is(err, bus.ErrWrongSequence), errors.Is(err, bus.ErrUnknownOutcome):
 			seq, settled, lookErr := w.look(ctx, data)
 			if settled {
@@ -273,7 +282,7 @@ func (w *write) store(ctx context.Context, records []*deliveryv1.Record) (uint64
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("journal %d records: %w: %w", len(records), context.Cause(ctx), err)
+			return 0, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-time.After(wait):
 		}
 	}

@@ -143,7 +143,7 @@ func TestOpeningReadsWhatAFormerOwnerStillWrote(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.last = d.Seq
-	if _, err := w.store(t.Context(), []*deliveryv1.Record{intended("between", "g")}); err != nil {
+	if _, _, err := w.store(t.Context(), []*deliveryv1.Record{intended("between", "g")}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.fence(t.Context(), core.ShardSequences(), 0); !errors.Is(err, bus.ErrWrongSequence) {
@@ -174,14 +174,14 @@ func TestAWriteWhoseAnswerWasLostIsFound(t *testing.T) {
 	if _, err := nats.Conn(t).PublishExpecting(t.Context(), subject(1), 0, data); err != nil {
 		t.Fatal(err)
 	}
-	seq, err := w.store(t.Context(), records)
+	seq, _, err := w.store(t.Context(), records)
 	if err != nil || seq != 1 || w.last != 1 {
 		t.Errorf("sequence %d, last %d, %v: want the message that is there", seq, w.last, err)
 	}
 	proxy.Cut()
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.store(t.Context(), []*deliveryv1.Record{intended("b", "g")})
+		_, _, err := w.store(t.Context(), []*deliveryv1.Record{intended("b", "g")})
 		done <- err
 	}()
 	proxy.Heal()
@@ -244,6 +244,19 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("beside a broken snapshot: %v, %v, want the older one", got.GetAlertsSequence(), err)
 	}
 
+	// A broken one does not take the place of one that can be read.
+	beside := openStore()
+	if _, err := beside.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := beside.Save(t.Context(), state(4)); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := openStore().names(t.Context())
+	if err != nil || len(kept) != keptSnapshots || kept[1] != names[1] {
+		t.Errorf("kept are %q, %v, want a new one and %q", kept, err, names[1])
+	}
+
 	// A clock that went back does not make a new snapshot an old one.
 	ahead := openStore()
 	ahead.newest = nameOf(time.Now().Add(time.Hour))
@@ -266,7 +279,7 @@ func TestASnapshotForgetsWhatTheJournalLost(t *testing.T) {
 	writeTo := func(shard int, id string) uint64 {
 		t.Helper()
 		w := &write{conn: conn, shard: shard, last: last[shard]}
-		seq, err := w.store(ctx, []*deliveryv1.Record{intended(id, "g")})
+		seq, _, err := w.store(ctx, []*deliveryv1.Record{intended(id, "g")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -315,7 +328,7 @@ func TestASnapshotForgetsWhatTheJournalLost(t *testing.T) {
 
 	// A writer that knows more notices it as well.
 	w := &write{conn: conn, shard: 5, last: last[5]}
-	if _, err := w.store(ctx, []*deliveryv1.Record{intended("late", "g")}); !errors.Is(err, ErrCut) {
+	if _, _, err := w.store(ctx, []*deliveryv1.Record{intended("late", "g")}); !errors.Is(err, ErrCut) {
 		t.Errorf("a write after the cut gave %v, want %v", err, ErrCut)
 	}
 	last = kept
@@ -333,7 +346,7 @@ func TestASnapshotForgetsWhatTheJournalLost(t *testing.T) {
 	aged.DeliveriesCreated = timestamppb.New(created().Created.Add(1))
 	fit("a journal that was made anew", aged, true, [delivery.Shards]uint64{})
 	nats.Call(t, "STREAM.DELETE."+bus.DeliveriesStream, "")
-	if _, err := w.store(ctx, []*deliveryv1.Record{intended("later", "g")}); !errors.Is(err, ErrCut) {
+	if _, _, err := w.store(ctx, []*deliveryv1.Record{intended("later", "g")}); !errors.Is(err, ErrCut) {
 		t.Errorf("a write to a journal that is gone gave %v, want %v", err, ErrCut)
 	}
 	if at, err := j.StoredAt(ctx, snapshot); at != nil || err != nil {
@@ -390,7 +403,7 @@ func TestAReplayEndsWithTheNewestRecordThatIsKept(t *testing.T) {
 				if w[shard] == nil {
 					w[shard] = &write{conn: conn, shard: shard}
 				}
-				if _, err := w[shard].store(t.Context(), []*deliveryv1.Record{intended(fmt.Sprint("msg", i), fmt.Sprint("group", i))}); err != nil {
+				if _, _, err := w[shard].store(t.Context(), []*deliveryv1.Record{intended(fmt.Sprint("msg", i), fmt.Sprint("group", i))}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -422,7 +435,7 @@ func TestAShardWhoseLastMessageAgedOutBeginsAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &write{conn: conn, shard: 4, last: last[4]}
-	if _, err := w.store(ctx, []*deliveryv1.Record{intended("a", "g")}); err != nil {
+	if _, _, err := w.store(ctx, []*deliveryv1.Record{intended("a", "g")}); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -31,6 +32,10 @@ type Snapshots struct {
 	objects *bus.Objects
 	log     *slog.Logger
 	newest  string // name of the last one written or read
+	damaged []string
+
+	mu           sync.Mutex
+	older, newer uint64 // guarded by mu; up to where the two that are kept hold all of the journal
 }
 
 // OpenSnapshots opens the object store of that name.
@@ -62,6 +67,7 @@ func (s *Snapshots) Load(ctx context.Context) (*deliveryv1.Snapshot, error) {
 				return snapshot, nil
 			}
 		}
+		s.damaged = append(s.damaged, name)
 		s.log.ErrorContext(ctx, "a snapshot cannot be read; trying an older one", "name", name, "err", err)
 	}
 	return nil, nil
@@ -78,8 +84,8 @@ func (s *Snapshots) names(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// Save stores a snapshot and removes all but the newest two. It returns its
-// size in bytes.
+// Save stores a snapshot and removes all but the newest two that can be read. It
+// returns its size in bytes.
 func (s *Snapshots) Save(ctx context.Context, snapshot *deliveryv1.Snapshot) (int, error) {
 	data, err := encode(snapshot)
 	if err != nil {
@@ -93,16 +99,39 @@ func (s *Snapshots) Save(ctx context.Context, snapshot *deliveryv1.Snapshot) (in
 		return 0, fmt.Errorf("save snapshot: %w", err)
 	}
 	s.newest = name
+	s.cover(snapshot)
 	names, err := s.names(ctx)
 	if err != nil {
 		return len(data), err
 	}
-	for _, old := range names[min(keptSnapshots, len(names)):] {
+	readable := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(s.damaged, name) })
+	for _, old := range names {
+		if slices.Contains(readable[:min(keptSnapshots, len(readable))], old) {
+			continue
+		}
 		if err := s.objects.Delete(ctx, old); err != nil {
 			return len(data), fmt.Errorf("remove old snapshot: %w", err)
 		}
 	}
 	return len(data), nil
+}
+
+// Loaded notes that a snapshot is the newest one and is of the journal as it is.
+func (s *Snapshots) Loaded(snapshot *deliveryv1.Snapshot) { s.cover(snapshot) }
+
+// cover notes up to where the newest snapshot holds all of the journal.
+func (s *Snapshots) cover(snapshot *deliveryv1.Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.older, s.newer = s.newer, newest(snapshot)
+}
+
+// Covered returns the sequence up to which either of the two snapshots that are
+// kept holds all that the journal says; 0 while there are no two.
+func (s *Snapshots) Covered() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.older
 }
 
 func nameOf(t time.Time) string { return fmt.Sprintf("%s%020d", snapshotPrefix, t.UnixNano()) }

@@ -28,6 +28,8 @@ type Stored struct {
 	Seq uint64
 	// Records are what was stored.
 	Records []*deliveryv1.Record
+	// Size is the size of their message, in bytes.
+	Size int
 }
 
 // Writer writes records, each shard's in order. Append may be called while Run
@@ -113,13 +115,13 @@ func (w *Writer) drain(ctx context.Context, shard int, q *queue) error {
 		if len(records) == 0 {
 			return nil
 		}
-		seq, err := q.write.store(ctx, records)
+		seq, size, err := q.write.store(ctx, records)
 		if err != nil {
 			return err
 		}
 		q.rest()
 		select {
-		case w.stored <- Stored{Shard: shard, Seq: seq, Records: records}:
+		case w.stored <- Stored{Shard: shard, Seq: seq, Records: records, Size: size}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
