@@ -92,6 +92,16 @@ type Endpoint struct {
 	file string
 }
 
+// Format keeps the URL from printing: fmt does not ask the type of a field that
+// is not exported how to show it.
+func (e Endpoint) Format(f fmt.State, _ rune) {
+	if e.file != "" {
+		_, _ = fmt.Fprintf(f, "the URL in %s", e.file)
+		return
+	}
+	_, _ = fmt.Fprint(f, e.url)
+}
+
 // URL returns the URL; a file is read anew each time. Its errors do not show
 // the URL.
 func (e Endpoint) URL() (string, error) {

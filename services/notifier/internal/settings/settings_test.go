@@ -218,6 +218,29 @@ receivers:
 	}
 }
 
+func TestSettingsShowNoSecret(t *testing.T) {
+	s := parse(t, `
+route: {receiver: ops}
+receivers:
+- name: ops
+  webhook_configs: [{url: 'https://user:canary@example.com/canary'}]
+  tocsin_configs:
+  - url: https://example.com/canary
+    secret: `+goodSecret+`
+    http_config: {authorization: {credentials: canary}}
+`)
+	for _, shown := range []string{
+		fmt.Sprintf("%v", s.Integrations), fmt.Sprintf("%+v", s.Integrations), fmt.Sprintf("%#v", s.Integrations),
+		fmt.Sprintf("%s %q %x", s.Integrations[0].Endpoint, s.Integrations[0].Endpoint, s.Integrations[0].Endpoint),
+	} {
+		for _, secret := range []string{"canary", "MfKQ9r8G", "63616e617279"} {
+			if strings.Contains(shown, secret) {
+				t.Errorf("a secret prints: %s", shown)
+			}
+		}
+	}
+}
+
 func TestMistakesAreReportedAtOnceWithTheirLines(t *testing.T) {
 	short := "whsec_" + base64.StdEncoding.EncodeToString([]byte("short-canary"))
 	text := `route:
