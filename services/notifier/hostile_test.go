@@ -63,11 +63,7 @@ func TestHostileReceivers(t *testing.T) {
 			h.answers(c.answer)
 			p := start(t, nats.URL(), standardTo(h))
 			p.notify(t, s.fire("a"))
-			h.until(t, 1)
-			p.stop(t)
-			if !strings.Contains(p.log.String(), c.want) {
-				t.Errorf("the log lacks %s", c.want)
-			}
+			p.waitLog(t, c.want)
 		})
 	}
 	if n := len(elsewhere.messages()); n != 0 {

@@ -292,13 +292,12 @@ func TestWithoutAReceiverAlertsArePrinted(t *testing.T) {
 func TestOneGroupTellsItsAlertsTogether(t *testing.T) {
 	nats, h, s := servertest.NATS(t), newHook(t), &story{}
 	p := start(t, nats.URL(), `
-route: {receiver: ops, group_by: [team], group_wait: 300ms, group_interval: 300ms}
+route: {receiver: ops, group_by: [team], group_wait: 10ms, group_interval: 10ms}
 receivers:
 - name: ops
   tocsin_configs:
   - url: `+h.URL+"\n")
-	p.notify(t, s.fire("a", "team", "x"))
-	p.notify(t, s.fire("b", "team", "x"), s.fire("c", "team", "y"))
+	p.notify(t, s.fire("a", "team", "x"), s.fire("b", "team", "x"), s.fire("c", "team", "y"))
 	got := h.until(t, 2)
 	sizes := map[int]bool{len(states(t, got[0])): true, len(states(t, got[1])): true}
 	if !sizes[1] || !sizes[2] {
