@@ -5,11 +5,15 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/fault"
+	"github.com/tocsin-dev/tocsin/internal/rpc"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/courier"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/intake"
@@ -70,8 +74,9 @@ var errStandby = fault.New(fault.Unavailable, "this notifier does not lead (yet)
 // service answers NotifierService.
 type service struct {
 	notifyv1.UnimplementedNotifierServiceServer
-	gate *gate
-	log  *slog.Logger
+	gate    *gate
+	log     *slog.Logger
+	watches atomic.Int64 // how many are open
 }
 
 // Notify stores a batch.
@@ -111,11 +116,51 @@ func (s *service) ListActive(ctx context.Context, req *notifyv1.ListActiveReques
 	if err != nil {
 		return nil, ended(ctx, err)
 	}
-	return &notifyv1.ListActiveResponse{Alerts: alerts}, nil
+	resp, whole := bounded(&notifyv1.ListActiveResponse{Alerts: alerts}, maxActive)
+	if !whole {
+		s.log.WarnContext(ctx, "so many alerts fire in a partition that they are listed without their evidence or texts",
+			"partition", req.GetPartition(), "alerts", len(alerts))
+	}
+	return resp, nil
 }
+
+// maxActive bounds the alerts of an answer, in bytes, below what gRPC takes: whoever
+// asks would ask again for ever.
+const maxActive = rpc.MaxMessage - 64<<10
+
+// bounded returns resp if it has at most limit bytes, else its alerts without their
+// evidence and, if that is not enough, without their texts: what tells them apart
+// is some 400 bytes of each. It reports whether nothing was left out.
+func bounded(resp *notifyv1.ListActiveResponse, limit int) (_ *notifyv1.ListActiveResponse, whole bool) {
+	if proto.Size(resp) <= limit {
+		return resp, true
+	}
+	resp = proto.CloneOf(resp) // the courier's own are not changed
+	for _, less := range []func(*alertv1.Alert){
+		func(a *alertv1.Alert) { a.Evidence = nil },
+		func(a *alertv1.Alert) { a.Annotations = nil },
+	} {
+		for _, a := range resp.GetAlerts() {
+			less(a)
+		}
+		if proto.Size(resp) <= limit {
+			break
+		}
+	}
+	return resp, false
+}
+
+// maxWatches bounds the watches: each reads ALERTS for itself, and holds up to a
+// thousand messages that its reader is too slow for.
+const maxWatches = 100
 
 // WatchAlerts streams transitions.
 func (s *service) WatchAlerts(req *notifyv1.WatchAlertsRequest, stream grpc.ServerStreamingServer[notifyv1.WatchAlertsResponse]) error {
+	defer s.watches.Add(-1)
+	if s.watches.Add(1) > maxWatches {
+		s.gate.metrics.RefuseWatch()
+		return fault.Newf(fault.Exhausted, "%d watches of alerts are open, which is the most: end one, or let one reader serve the others", maxWatches)
+	}
 	now, ctx, done, err := s.gate.enter(stream.Context())
 	if err != nil {
 		return err

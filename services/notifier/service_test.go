@@ -109,6 +109,29 @@ func TestWrongCallsAreRefused(t *testing.T) {
 	}
 }
 
+func TestTooManyWatchesAreRefused(t *testing.T) {
+	p := start(t, servertest.NATS(t).URL(), "")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ended := make(chan error, 101)
+	for range cap(ended) {
+		stream, err := p.client.WatchAlerts(ctx, &notifyv1.WatchAlertsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, err := stream.Recv()
+			ended <- err
+		}()
+	}
+	if err := <-ended; status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "100 watches") {
+		t.Errorf("one of 101 watches ended with %v", err)
+	}
+	if _, text := get(t, "http://"+p.addresses.HTTP+"/metrics"); !strings.Contains(text, "tocsin_notifier_watches_refused_total 1\n") {
+		t.Error("it was not counted")
+	}
+}
+
 func TestAStandbyAnswersUnavailable(t *testing.T) {
 	nats, s := servertest.NATS(t), &story{}
 	first := start(t, nats.URL(), "")

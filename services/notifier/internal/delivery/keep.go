@@ -14,15 +14,15 @@ import (
 // keep is kept, and counts when labels, annotations or names were too long.
 func (c *Core) keep(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
 	k := kept(now, before, state)
-	if size(k.GetLabels()) != size(now.GetLabels()) || size(k.GetAnnotations()) != size(now.GetAnnotations()) {
+	if size(k.GetLabels()) < size(now.GetLabels()) || size(k.GetAnnotations()) < size(now.GetAnnotations()) {
 		c.out.CutAlerts++
 	}
 	return k
 }
 
 // kept returns what is kept of an alert: all but the series of its evidence,
-// in the given state, with the start that before knew if now lacks it. What is
-// too long is cut. It shares what it does not change with now.
+// in the given state, with the start and the texts that before knew if now lacks
+// them. What is too long is cut. It shares what it does not change with now.
 func kept(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
 	k := &alertv1.Alert{
 		Id: now.GetId(), Fingerprint: clip(now.GetFingerprint(), maxField), Group: clip(now.GetGroup(), maxField),
@@ -33,6 +33,9 @@ func kept(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
 	}
 	if k.FiredAt == nil {
 		k.FiredAt = before.GetFiredAt()
+	}
+	if len(k.GetAnnotations()) == 0 {
+		k.Annotations = before.GetAnnotations() // texts are those of when it fired
 	}
 	if t := k.GetTarget(); proto.Size(t) > maxField {
 		t = proto.CloneOf(t)

@@ -112,6 +112,9 @@ func TestWhatIsKeptOfAnAlertIsBounded(t *testing.T) {
 		max(len(k.GetRule()), len(k.GetGroup()), len(k.GetFingerprint()), len(k.GetResolveReason())) > maxField {
 		t.Errorf("kept %d bytes of labels, %d of annotations", size(k.GetLabels()), size(k.GetAnnotations()))
 	}
+	if end := kept(&alertv1.Alert{Id: "a"}, k, resolved); size(end.GetAnnotations()) == 0 {
+		t.Error("an end without texts lost those of the firing")
+	}
 	if k.GetLabels()["severity"] != "critical" || k.GetAnnotations()["summary"] != "short" {
 		t.Error("what is short was cut too")
 	}

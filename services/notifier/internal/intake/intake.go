@@ -65,7 +65,10 @@ type Log interface {
 }
 
 // Metrics count what comes in.
-type Metrics struct{ received, stored, conflicts, unreadable prometheus.Counter }
+type Metrics struct{ received, stored, conflicts, unreadable, refused prometheus.Counter }
+
+// RefuseWatch counts a watch that was one too many.
+func (m *Metrics) RefuseWatch() { m.refused.Inc() }
 
 // NewMetrics registers the metrics of intake on reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -76,6 +79,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		unreadable: counter("tocsin_notifier_unreadable_watermarks_total", "Times that the last message of a partition could not be read, so that transitions may be stored twice."),
 		received:   counter("tocsin_notifier_transitions_received_total", "Alert transitions that alerters sent, repeats included."),
 		stored:     counter("tocsin_notifier_transitions_stored_total", "Alert transitions that were new and are stored."),
+		refused:    counter("tocsin_notifier_watches_refused_total", "Watches of alerts that were refused because too many were open."),
 		conflicts:  counter("tocsin_notifier_store_conflicts_total", "Writes that were refused because another writer came first, or whose outcome was unknown."),
 	}
 }

@@ -99,7 +99,7 @@ func Watch(ctx context.Context, log *slog.Logger, src Watched, req *notifyv1.Wat
 		return sendErr
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case !began && errors.Is(err, bus.ErrStreamReplaced):
+	case !began && from.index >= 0 && errors.Is(err, bus.ErrStreamReplaced):
 		return errOtherAlerts
 	}
 	return fault.Wrap(fault.Unavailable, fmt.Errorf("watch alerts: %w", err))

@@ -37,17 +37,24 @@ type NotifierServiceClient interface {
 	// Notify stores a batch of one partition's transitions before it answers.
 	// Transitions at or below the partition's watermark are already stored and
 	// are dropped, so a batch may be sent again after any doubt.
-	// INVALID_ARGUMENT: the batch is empty, too large or out of order.
+	// INVALID_ARGUMENT: the batch is empty, too large or out of order, or a
+	// transition lacks its cause, its alert's id or a kind that is known.
 	// ABORTED: another owner wrote in between; read the watermark and try again.
 	// UNAVAILABLE: the store cannot be reached; try again.
 	Notify(ctx context.Context, in *NotifyRequest, opts ...grpc.CallOption) (*NotifyResponse, error)
 	// Watermark tells the newest cause that is stored for a partition.
 	Watermark(ctx context.Context, in *WatermarkRequest, opts ...grpc.CallOption) (*WatermarkResponse, error)
 	// ListActive lists the alerts of a partition that fire by what is stored,
-	// which a cold rebuild compares with.
+	// which a cold rebuild compares with. Where they would exceed 4 MiB their
+	// evidence is left out, then their annotations.
 	ListActive(ctx context.Context, in *ListActiveRequest, opts ...grpc.CallOption) (*ListActiveResponse, error)
 	// WatchAlerts streams transitions as they are stored, at the speed of the
 	// reader, from a resume token on.
+	// INVALID_ARGUMENT: a matcher or the token cannot be read, or the token is of
+	// another log of alerts.
+	// FAILED_PRECONDITION: what follows the token is not kept any more.
+	// RESOURCE_EXHAUSTED: 100 watches are open already.
+	// UNAVAILABLE: another notifier leads now; go on there with the last token.
 	WatchAlerts(ctx context.Context, in *WatchAlertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAlertsResponse], error)
 }
 
@@ -117,17 +124,24 @@ type NotifierServiceServer interface {
 	// Notify stores a batch of one partition's transitions before it answers.
 	// Transitions at or below the partition's watermark are already stored and
 	// are dropped, so a batch may be sent again after any doubt.
-	// INVALID_ARGUMENT: the batch is empty, too large or out of order.
+	// INVALID_ARGUMENT: the batch is empty, too large or out of order, or a
+	// transition lacks its cause, its alert's id or a kind that is known.
 	// ABORTED: another owner wrote in between; read the watermark and try again.
 	// UNAVAILABLE: the store cannot be reached; try again.
 	Notify(context.Context, *NotifyRequest) (*NotifyResponse, error)
 	// Watermark tells the newest cause that is stored for a partition.
 	Watermark(context.Context, *WatermarkRequest) (*WatermarkResponse, error)
 	// ListActive lists the alerts of a partition that fire by what is stored,
-	// which a cold rebuild compares with.
+	// which a cold rebuild compares with. Where they would exceed 4 MiB their
+	// evidence is left out, then their annotations.
 	ListActive(context.Context, *ListActiveRequest) (*ListActiveResponse, error)
 	// WatchAlerts streams transitions as they are stored, at the speed of the
 	// reader, from a resume token on.
+	// INVALID_ARGUMENT: a matcher or the token cannot be read, or the token is of
+	// another log of alerts.
+	// FAILED_PRECONDITION: what follows the token is not kept any more.
+	// RESOURCE_EXHAUSTED: 100 watches are open already.
+	// UNAVAILABLE: another notifier leads now; go on there with the last token.
 	WatchAlerts(*WatchAlertsRequest, grpc.ServerStreamingServer[WatchAlertsResponse]) error
 	mustEmbedUnimplementedNotifierServiceServer()
 }
