@@ -146,16 +146,34 @@ var errDone = errors.New("done")
 // stops at once: another notifier may lead already. It returns
 // [journal.ErrFenced] when another one does.
 func (c *Courier) Run(ctx, lost context.Context) error {
-	save, err := c.load(lost)
+	loading, done := either(ctx, lost)
+	save, err := c.load(loading)
+	done()
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	err = accompany(lost, func(helping context.Context) error { return c.lead(ctx, helping, save) },
 		c.readAlerts, c.writeJournal, c.trimJournal)
-	if errors.Is(err, errDone) || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	if errors.Is(err, errDone) {
+		return nil
+	}
+	return unlessStopped(ctx, err)
+}
+
+// unlessStopped returns err, or nil when that only says that ctx ended.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		return nil
 	}
 	return err
+}
+
+// either returns a context that ends with the first of the two, with its cause.
+// Call done when it is not needed any more.
+func either(a, b context.Context) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(a)
+	stop := context.AfterFunc(b, func() { cancel(context.Cause(b)) })
+	return ctx, func() { stop(); cancel(nil) }
 }
 
 // lead owns the core from the catch-up to the end. save says to take a snapshot
@@ -174,13 +192,9 @@ func (c *Courier) lead(ctx, helping context.Context, save bool) error {
 	if save {
 		// From here on everything is to be told, and nothing is what it was in an older
 		// snapshot, so a restart must know where "here" is.
-		if err := c.settle(helping); err != nil {
+		if err := c.saveFirst(ctx, helping); err != nil {
 			return err
 		}
-		if err := c.save(helping); err != nil {
-			return err
-		}
-		c.saveDue = false
 	}
 	c.ready()
 	if replaced, err := c.loop(ctx, helping); err != nil {

@@ -214,8 +214,22 @@ func (c *Courier) store(ctx context.Context, s *deliveryv1.Snapshot) (size int, 
 	return size, err
 }
 
+// saveFirst takes a snapshot once everything is journaled, before anybody is told
+// anything.
+func (c *Courier) saveFirst(ctx, helping context.Context) error {
+	saving, done := either(ctx, helping)
+	defer done()
+	saving, cancel := context.WithTimeout(saving, saveTimeout)
+	defer cancel()
+	if err := c.settle(saving); err != nil {
+		return err
+	}
+	c.saveDue = false
+	return c.save(saving)
+}
+
 // settle waits until all records that the core made are stored.
-func (c *Courier) settle(helping context.Context) error {
+func (c *Courier) settle(ctx context.Context) error {
 	c.write(c.core.Drain())
 	for c.unstored > 0 {
 		select {
@@ -223,8 +237,8 @@ func (c *Courier) settle(helping context.Context) error {
 			c.journaled(s)
 		case why := <-c.replaced:
 			return why
-		case <-helping.Done():
-			return context.Cause(helping)
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 	return nil
