@@ -73,7 +73,7 @@ func (c *Courier) load(ctx context.Context) (save bool, err error) {
 			c.saved.Loaded(snapshot)
 		}
 	}
-	last, err := c.journal.Open(ctx, c.core, c.alertsState.LastSeq)
+	last, err := c.journal.Open(ctx, c.core, snapshot.GetDeliveriesSequence(), c.alertsState.LastSeq)
 	if err != nil {
 		return false, err
 	}
@@ -192,6 +192,9 @@ func (c *Courier) snapshot() *deliveryv1.Snapshot {
 	s := c.core.Snapshot(time.Now())
 	s.AlertsCreated = timestamppb.New(c.alertsState.Created)
 	s.DeliveriesCreated = timestamppb.New(c.deliveriesState.Created)
+	if c.unstored == 0 {
+		s.DeliveriesSequence = slices.Max(s.GetShardSequences())
+	}
 	return s
 }
 

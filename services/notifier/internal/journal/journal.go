@@ -89,7 +89,7 @@ func New(conn Log, owner string, log *slog.Logger) *Journal {
 // noticed the cut, and saved a snapshot before.
 func (j *Journal) Fit(ctx context.Context, s *deliveryv1.Snapshot, state bus.StreamState) (other bool, err error) {
 	if !s.GetDeliveriesCreated().AsTime().Equal(state.Created) {
-		s.ShardSequences = make([]uint64, delivery.Shards)
+		s.ShardSequences, s.DeliveriesSequence = make([]uint64, delivery.Shards), 0
 		return true, nil
 	}
 	if s.GetDeliveriesStoredAt() != nil {
@@ -110,6 +110,9 @@ func (j *Journal) Fit(ctx context.Context, s *deliveryv1.Snapshot, state bus.Str
 		if known > d.Seq {
 			s.ShardSequences[shard], other = d.Seq, true
 		}
+	}
+	if other {
+		s.DeliveriesSequence = 0
 	}
 	return other, nil
 }
@@ -139,17 +142,23 @@ func newest(s *deliveryv1.Snapshot) (seq uint64) {
 }
 
 // Open feeds core with every record that it lacks, fences former owners, and
-// returns the sequences that the next writes follow. alertsSeq is noted in the
-// journal for people.
-func (j *Journal) Open(ctx context.Context, core *delivery.Core, alertsSeq uint64) ([delivery.Shards]uint64, error) {
+// returns the sequences that the next writes follow. What is up to covered is known
+// to be in core, whatever its shard. alertsSeq is noted in the journal for people.
+func (j *Journal) Open(ctx context.Context, core *delivery.Core, covered, alertsSeq uint64) ([delivery.Shards]uint64, error) {
 	for range fenceTries {
-		if err := j.replay(ctx, core); err != nil {
+		if err := j.replay(ctx, core, covered); err != nil {
 			return [delivery.Shards]uint64{}, err
 		}
 		last, err := j.fence(ctx, core.ShardSequences(), alertsSeq)
+		if err == nil {
+			for shard, seq := range last {
+				core.Journaled(shard, seq, nil) // what the next snapshot is said to hold includes the fences
+			}
+		}
 		if !errors.Is(err, bus.ErrWrongSequence) {
 			return last, err
 		}
+		covered = 0 // look at each shard for itself
 		j.log.InfoContext(ctx, "a former owner still writes; opening the journal again", "err", err)
 	}
 	return [delivery.Shards]uint64{}, errors.New("open the journal: a former owner does not stop writing")
@@ -157,13 +166,13 @@ func (j *Journal) Open(ctx context.Context, core *delivery.Core, alertsSeq uint6
 
 // replay applies what the stream holds beyond what core has: everything up to the
 // newest record, as of when it begins, that is still kept.
-func (j *Journal) replay(ctx context.Context, core *delivery.Core) error {
+func (j *Journal) replay(ctx context.Context, core *delivery.Core, covered uint64) error {
 	newest, kept, err := j.conn.Last(ctx, bus.DeliveriesStream, allShards)
 	if err != nil {
 		return fmt.Errorf("replay deliveries: %w", err)
 	}
 	known := core.ShardSequences()
-	reached, end := slices.Min(known[:]), newest.Seq
+	reached, end := max(slices.Min(known[:]), covered), newest.Seq
 	if !kept || reached >= end {
 		return nil
 	}

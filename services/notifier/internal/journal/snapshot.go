@@ -22,8 +22,8 @@ const (
 	// keptSnapshots is how many are kept: if the newest cannot be read, the one
 	// before and a longer replay do.
 	keptSnapshots = 2
-	// maxSnapshot bounds what is unpacked, in bytes: 100,000 alerts of 2 KiB are
-	// 200 MiB.
+	// maxSnapshot bounds what is packed and unpacked, in bytes: 100,000 alerts of
+	// 2 KiB are 200 MiB. Beyond it no snapshot is saved, hence nothing trimmed.
 	maxSnapshot = 1 << 30
 )
 
@@ -140,6 +140,9 @@ func encode(s *deliveryv1.Snapshot) ([]byte, error) {
 	raw, err := proto.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
+	}
+	if len(raw) > maxSnapshot {
+		return nil, fmt.Errorf("encode snapshot: %d bytes, and at most %d could be read again", len(raw), maxSnapshot)
 	}
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {

@@ -926,9 +926,13 @@ type Snapshot struct {
 	// there is none, or it is not known.
 	DeliveriesStoredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=deliveries_stored_at,json=deliveriesStoredAt,proto3" json:"deliveries_stored_at,omitempty"`
 	// By partition, the newest cause that is in it.
-	Watermarks    map[uint32]*v1.Cause `protobuf:"bytes,14,rep,name=watermarks,proto3" json:"watermarks,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Watermarks map[uint32]*v1.Cause `protobuf:"bytes,14,rep,name=watermarks,proto3" json:"watermarks,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The sequence of DELIVERIES up to which all of it is in the snapshot, whatever
+	// its shard: a shard may have had no message for weeks. 0 where only
+	// shard_sequences tell.
+	DeliveriesSequence uint64 `protobuf:"varint,15,opt,name=deliveries_sequence,json=deliveriesSequence,proto3" json:"deliveries_sequence,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
@@ -1057,6 +1061,13 @@ func (x *Snapshot) GetWatermarks() map[uint32]*v1.Cause {
 		return x.Watermarks
 	}
 	return nil
+}
+
+func (x *Snapshot) GetDeliveriesSequence() uint64 {
+	if x != nil {
+		return x.DeliveriesSequence
+	}
+	return 0
 }
 
 // KnownAlert is an alert as the notifier knows it.
@@ -1387,7 +1398,7 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x04done\x18\x04 \x01(\bR\x04done\"C\n" +
 	"\x03Way\x12\x1a\n" +
 	"\breceiver\x18\x01 \x01(\tR\breceiver\x12 \n" +
-	"\vintegration\x18\x02 \x01(\tR\vintegration\"\xd1\x06\n" +
+	"\vintegration\x18\x02 \x01(\tR\vintegration\"\x82\a\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12A\n" +
@@ -1405,7 +1416,8 @@ const file_tocsin_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x14deliveries_stored_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x12deliveriesStoredAt\x12L\n" +
 	"\n" +
 	"watermarks\x18\x0e \x03(\v2,.tocsin.delivery.v1.Snapshot.WatermarksEntryR\n" +
-	"watermarks\x1aU\n" +
+	"watermarks\x12/\n" +
+	"\x13deliveries_sequence\x18\x0f \x01(\x04R\x12deliveriesSequence\x1aU\n" +
 	"\x0fWatermarksEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12,\n" +
 	"\x05value\x18\x02 \x01(\v2\x16.tocsin.alert.v1.CauseR\x05value:\x028\x01\"\xe0\x01\n" +
