@@ -19,7 +19,13 @@ type Proxy struct {
 	muted   bool                  // guarded by mu; answers vanish
 	flowing chan struct{}         // guarded by mu; closed while bytes move
 	conns   map[net.Conn]struct{} // guarded by mu; both ends of every connection
+	tap     func() Tap            // guarded by mu; makes the tap of each connection; nil makes none
 }
+
+// Tap hears what a proxy passes on over one connection: questions before the
+// server gets them, and answers when the client did. Data is only valid during
+// the call. Two goroutines call it, one for each direction.
+type Tap func(answer bool, data []byte)
 
 // NewProxy listens on a free loopback port and forwards to target: host:port,
 // or the path of a Unix socket.
@@ -53,6 +59,13 @@ func NewProxyFunc(t testing.TB, dial func() (net.Conn, error)) *Proxy {
 
 // Addr returns the address for clients, host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// SetTap sets what makes the tap of each connection from now on.
+func (p *Proxy) SetTap(tap func() Tap) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tap = tap
+}
 
 // Cut closes every connection and refuses new ones until Heal.
 func (p *Proxy) Cut() {
@@ -128,26 +141,31 @@ func (p *Proxy) accept() {
 			_ = client.Close()
 			continue
 		}
-		if !p.admit(client, server) {
+		tap, ok := p.admit(client, server)
+		if !ok {
 			_ = client.Close()
 			_ = server.Close()
 			continue
 		}
-		p.copiers.Go(func() { p.forward(server, client, func() bool { return false }) })
-		p.copiers.Go(func() { p.forward(client, server, p.isMuted) })
+		p.copiers.Go(func() { p.ask(server, client, tap) })
+		p.copiers.Go(func() { p.answer(client, server, tap) })
 	}
 }
 
-func (p *Proxy) admit(conns ...net.Conn) bool {
+// admit takes in a connection and returns its tap, or false while cut.
+func (p *Proxy) admit(conns ...net.Conn) (tap Tap, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cut {
-		return false
+		return nil, false
 	}
 	for _, c := range conns {
 		p.conns[c] = struct{}{}
 	}
-	return true
+	if p.tap == nil {
+		return func(bool, []byte) {}, true
+	}
+	return p.tap(), true
 }
 
 func (p *Proxy) isMuted() bool {
@@ -164,15 +182,38 @@ func (p *Proxy) moving() {
 	<-flowing
 }
 
-// forward copies from src to dst, except while swallow, until either closes.
-func (p *Proxy) forward(dst, src net.Conn, swallow func() bool) {
+// ask passes on what the client says.
+func (p *Proxy) ask(server, client net.Conn, tap Tap) {
+	p.forward(server, client, func(data []byte) error {
+		tap(false, data)
+		_, err := server.Write(data)
+		return err
+	})
+}
+
+// answer passes on what the server says, except while muted.
+func (p *Proxy) answer(client, server net.Conn, tap Tap) {
+	p.forward(client, server, func(data []byte) error {
+		if p.isMuted() {
+			return nil
+		}
+		_, err := client.Write(data)
+		if err == nil {
+			tap(true, data)
+		}
+		return err
+	})
+}
+
+// forward hands what comes from src to pass until either end closes.
+func (p *Proxy) forward(dst, src net.Conn, pass func([]byte) error) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
 		p.moving()
-		if n > 0 && !swallow() {
-			if _, werr := dst.Write(buf[:n]); werr != nil {
-				err = werr
+		if n > 0 {
+			if failed := pass(buf[:n]); failed != nil {
+				err = failed
 			}
 		}
 		if err != nil {

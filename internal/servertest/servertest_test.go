@@ -108,6 +108,46 @@ func TestAStalledProxyMovesLaterWhatCameMeanwhile(t *testing.T) {
 	}
 }
 
+func TestATapHearsWhatIsPassedOn(t *testing.T) {
+	p := servertest.NewProxy(t, servertest.Redis(t).Addr())
+	type heard struct {
+		answer bool
+		text   string
+	}
+	all := make(chan heard, 10)
+	p.SetTap(func() servertest.Tap {
+		return func(answer bool, data []byte) { all <- heard{answer, string(data)} }
+	})
+	conn, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hears := func(want heard) {
+		t.Helper()
+		select {
+		case got := <-all:
+			if got != want {
+				t.Errorf("the tap heard %v, want %v", got, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("the tap heard nothing, want %v", want)
+		}
+	}
+	ping := func() {
+		t.Helper()
+		if _, err := fmt.Fprint(conn, "PING\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		hears(heard{false, "PING\r\n"})
+	}
+	ping()
+	hears(heard{true, "+PONG\r\n"})
+	p.Mute()
+	ping() // its answer is not passed on, hence not heard before the next question
+	ping()
+}
+
 // dialGreeting returns the first line that the server at addr says, or nothing
 // when the connection ends before.
 func dialGreeting(t *testing.T, addr string) string {

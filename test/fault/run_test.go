@@ -244,8 +244,8 @@ func (r *run) summary() string {
 	for _, l := range r.stack.Ledgers {
 		deliveries += len(l.All())
 	}
-	return fmt.Sprintf("%d messages in EVENTS, %d transitions, %d incidents, %d deliveries, %d jobs",
-		len(r.books.facts), len(r.books.told), len(r.books.incidents()), deliveries, len(r.client.acked()))
+	return fmt.Sprintf("%d messages in EVENTS, %d acknowledged in all streams, %d transitions, %d incidents, %d deliveries, %d jobs",
+		len(r.books.facts), r.stack.Wire.Mark(), len(r.books.told), len(r.books.incidents()), deliveries, len(r.client.acked()))
 }
 
 // leave writes down both accounts beside what the processes printed.

@@ -17,6 +17,7 @@ import (
 	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
 	"github.com/tocsin-dev/tocsin/test/fault/model"
 	"github.com/tocsin-dev/tocsin/test/fault/plan"
+	"github.com/tocsin-dev/tocsin/test/fault/wire"
 	"github.com/tocsin-dev/tocsin/test/internal/ledger"
 )
 
@@ -54,7 +55,7 @@ func (r *run) look(ctx context.Context) (missing, wrong []string) {
 		}
 		return []string{err.Error()}, nil
 	}
-	missing, wrong = r.books.differences(r.exempt)
+	missing, wrong = r.books.differences(r.exempt, r.plan.Lossy())
 	for _, name := range plan.Receivers {
 		if r.plan.Loses(bus.AlertsStream) {
 			missing = append(missing, compareLeft(name, r.books.incidents(), received[name])...)
@@ -259,6 +260,7 @@ func (r *run) audit() (wrong []string) {
 			wrong = append(wrong, name+": "+w)
 		}
 	}
+	wrong = append(wrong, r.acknowledged()...)
 	names := map[string]uint64{}
 	samples := map[string]fact{}
 	for _, f := range r.books.facts {
@@ -273,6 +275,21 @@ func (r *run) audit() (wrong []string) {
 		}
 	}
 	return wrong
+}
+
+// acknowledged compares what NATS said on the wire that it stores with what it
+// holds.
+func (r *run) acknowledged() (wrong []string) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	acked := r.stack.Wire.Acknowledged()
+	if len(acked) == 0 {
+		return []string{"nobody was heard to publish anything"}
+	}
+	if err := r.books.read(ctx); err != nil {
+		return []string{"the streams cannot be read again: " + err.Error()}
+	}
+	return wire.Compare(acked, r.books.stored, r.stack.Wire.Published())
 }
 
 // holdsUp tells the faults that can hold up a request until after a later one.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/test/fault/plan"
 )
 
@@ -23,12 +24,21 @@ func (s *Stack) data(part string) string {
 // copied is where Copy leaves what it copies.
 func (s *Stack) copied() string { return filepath.Join(s.opts.Dir, "nats-copy") }
 
+// streams lists those whose data is meant.
+func streams(part string) []string {
+	if part == "" {
+		return []string{bus.EventsStream, bus.AlertsStream, bus.DeliveriesStream}
+	}
+	return []string{part}
+}
+
 // Copy keeps NATS's data, or that of one stream, as it is on disk at this moment.
 func (s *Stack) Copy(part string) {
 	s.t.Helper()
 	s.Pause(plan.NATS)
 	defer s.Resume(plan.NATS)
 	s.stopped(plan.NATS)
+	s.mark = s.Wire.Mark()
 	if err := os.CopyFS(s.copied(), os.DirFS(s.data(part))); err != nil {
 		s.t.Fatalf("copy NATS's data: %v", err)
 	}
@@ -58,7 +68,14 @@ func (s *Stack) stopped(name string) {
 // Lose kills NATS and removes its data, or that of one stream.
 func (s *Stack) Lose(part string) {
 	s.t.Helper()
+	s.lose(part, 0)
+}
+
+// lose is Lose where what was acknowledged before a mark will come back.
+func (s *Stack) lose(part string, mark int) {
+	s.t.Helper()
 	s.Kill(plan.NATS)
+	s.Wire.Lose(streams(part), mark)
 	if err := os.RemoveAll(s.data(part)); err != nil {
 		s.t.Fatalf("remove NATS's data: %v", err)
 	}
@@ -68,7 +85,7 @@ func (s *Stack) Lose(part string) {
 // it.
 func (s *Stack) Rollback(part string) {
 	s.t.Helper()
-	s.Lose(part)
+	s.lose(part, s.mark)
 	if err := os.Rename(s.copied(), s.data(part)); err != nil {
 		s.t.Fatalf("roll NATS's data back: %v", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/tocsin-dev/tocsin/test/fault/clock"
 	"github.com/tocsin-dev/tocsin/test/fault/model"
 	"github.com/tocsin-dev/tocsin/test/fault/plan"
+	"github.com/tocsin-dev/tocsin/test/fault/wire"
 	"github.com/tocsin-dev/tocsin/test/internal/ledger"
 	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
@@ -58,12 +59,17 @@ type Options struct {
 	Dir string
 }
 
+// subjects begins those of Tocsin's streams.
+const subjects = "tocsin."
+
 // Stack is the running system. Only the test's goroutine may use it.
 type Stack struct {
 	// Account is the RunPod that is watched.
 	Account *account.Account
 	// Ledgers are the receivers, by name.
 	Ledgers map[string]*ledger.Ledger
+	// Wire is what NATS acknowledged to the services.
+	Wire *wire.Account
 
 	t        *testing.T
 	opts     Options
@@ -72,6 +78,7 @@ type Stack struct {
 	links    map[string]*servertest.Proxy
 	ports    *ports
 	balancer *balancer
+	mark     int // how much was acknowledged when NATS's data was copied
 }
 
 // node is a process, or the want of one.
@@ -87,6 +94,7 @@ func Start(t *testing.T, o Options) *Stack {
 	t.Helper()
 	s := &Stack{
 		t: t, opts: o, Account: account.New(t, o.Endpoints), redis: servertest.Redis(t), ports: newPorts(),
+		Wire:    wire.New(subjects),
 		Ledgers: map[string]*ledger.Ledger{}, nodes: map[string]*node{}, links: map[string]*servertest.Proxy{},
 	}
 	for _, name := range plan.Receivers {
@@ -95,7 +103,9 @@ func Start(t *testing.T, o Options) *Stack {
 	}
 	s.links[plan.To(plan.Collector, plan.RunPod)] = servertest.NewProxy(t, s.Account.Addr())
 	for _, name := range plan.Services {
-		s.links[plan.To(name, plan.NATS)] = servertest.NewProxy(t, s.ports.of(t, plan.NATS))
+		link := servertest.NewProxy(t, s.ports.of(t, plan.NATS))
+		link.SetTap(s.Wire.Listen)
+		s.links[plan.To(name, plan.NATS)] = link
 	}
 	s.balancer = newBalancer(t, []string{s.ports.of(t, plan.Notifier1+" http"), s.ports.of(t, plan.Notifier2+" http")},
 		[]string{s.ports.of(t, plan.Notifier1), s.ports.of(t, plan.Notifier2)})
