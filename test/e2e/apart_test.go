@@ -30,8 +30,10 @@ func TestTheServicesRunApart(t *testing.T) {
 	nats, redis := servertest.NATS(t), servertest.Redis(t)
 	w := newWorld(t, sim.Scenario{
 		Endpoints: []sim.EndpointSpec{{ID: "one", Name: "one", Pools: []string{"ADA_24"}, MinWorkers: 1, MaxWorkers: 3, Service: time.Second, JobsPerMinute: 60}},
-		Events:    []sim.Event{{At: 5 * time.Second, Target: "one", Effect: sim.MaxWorkersZero(40 * time.Second)}},
+		Events:    []sim.Event{{At: 10 * time.Second, Target: "one", Effect: sim.MaxWorkersZero(time.Minute)}},
 	})
+	w.clock.Stop()
+	w.account.Advance(30 * time.Second)
 	dir := filepath.Dir(w.config)
 	config := filepath.Join(dir, "apart.yaml")
 	text := fmt.Sprintf(apartConfig, w.url, filepath.Join(dir, "rules.yaml"), filepath.Join(dir, "routes.yml"), nats.URL(), redis.Addr(), freeAddress(t))
@@ -56,6 +58,7 @@ func TestTheServicesRunApart(t *testing.T) {
 		running[name].WaitFor(0, name+" ready")
 	}
 	redis.FlushAll(t)
+	w.account.Advance(time.Minute)
 	waitFor(t, w.ledger, "the alert resolves", func(e []ledger.Entry) bool {
 		return e[len(e)-1].Alerts[0].Status == "resolved"
 	})

@@ -82,7 +82,7 @@ collector:
   job_fast_interval: 100ms
   job_interval: 500ms
   max_backoff: 500ms
-  timeout: 1s
+  timeout: 3s
   token_file: "%[4]s"
   ingest_address: "127.0.0.1:0"
   http_address: "127.0.0.1:0"
@@ -174,7 +174,7 @@ func eventually(t *testing.T, what string, check func() string) {
 	const every = 50 * time.Millisecond
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	deadline := time.After(process.Patience / 4)
+	deadline := time.After(process.Patience)
 	for {
 		missing := check()
 		if missing == "" {
@@ -183,7 +183,7 @@ func eventually(t *testing.T, what string, check func() string) {
 		select {
 		case <-ticker.C:
 		case <-deadline:
-			t.Fatalf("%s: not yet, after %v: %s", what, process.Patience/4, missing)
+			t.Fatalf("%s: not yet, after %v: %s", what, process.Patience, missing)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -19,6 +18,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/tocsin-dev/tocsin/test/internal/process"
 )
 
 // remote calls a gRPC server as grpcurl does: all that it knows of the API it
@@ -48,7 +49,7 @@ func (r *remote) authorised(ctx context.Context) (context.Context, context.Cance
 	if r.token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+r.token)
 	}
-	return context.WithTimeout(ctx, 10*time.Second)
+	return context.WithTimeout(ctx, process.Patience)
 }
 
 func (r *remote) learn(ctx context.Context) error {

@@ -72,8 +72,8 @@ func TestEachWayInWhichAJobEnds(t *testing.T) {
 	hooks := w.hooks(t, s, len(endpoints))
 
 	// A job that RunPod has forgotten is lost, but not in its first seconds.
-	register(t, s, "forgets", "lost-1")
 	began := time.Now()
+	register(t, s, "forgets", "lost-1")
 
 	for i, name := range slices.Sorted(maps.Keys(ends)) {
 		end := ends[name]

@@ -22,7 +22,7 @@ import (
 
 // Patience bounds every wait. It is no expectation of speed: it only ends a
 // test that hangs, also on a machine that compiles something beside it.
-const Patience = 2 * time.Minute
+const Patience = 5 * time.Minute
 
 // binary is the path of the command, set by [Main].
 var binary string
