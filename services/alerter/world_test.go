@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -145,6 +146,26 @@ func (r *running) query() queryv1.QueryServiceClient {
 	}
 	r.t.Cleanup(func() { conn.Close() })
 	return queryv1.NewQueryServiceClient(conn)
+}
+
+// serves waits until gRPC's health service says this of the alerter as a whole and
+// of its questions.
+func (r *running) serves(want string) {
+	r.t.Helper()
+	conn, err := rpc.Dial(r.address.GRPC, rpc.DialOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, service := range []string{"", "tocsin.query.v1.QueryService"} {
+		eventually(r.t, fmt.Sprintf("the health of %q", service), func() error {
+			out, err := healthpb.NewHealthClient(conn).Check(r.t.Context(), &healthpb.HealthCheckRequest{Service: service})
+			if err == nil && out.GetStatus().String() != want {
+				err = fmt.Errorf("%v, want %v", out.GetStatus(), want)
+			}
+			return err
+		})
+	}
 }
 
 // metric sums the values of a metric whose labels contain all of these.
