@@ -132,7 +132,7 @@ func (o *Objects) content(ctx context.Context, info *jetstream.ObjectInfo) ([]by
 	read, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	err := o.conn.Read(read, ReadOptions{
-		Stream: stream, Filter: chunks, prefetch: chunksAhead,
+		Stream: stream, Filter: chunks, Prefetch: chunksAhead,
 		Idle: func() {
 			if d, _, err := o.conn.Last(read, stream, chunks); err == nil && d.Seq <= last {
 				end(errIncomplete)

@@ -18,8 +18,8 @@ const (
 	// pullExpiry is the life of one pull request. An orphaned one costs the
 	// server no more than that.
 	pullExpiry = 10 * time.Second
-	// prefetch bounds what waits in memory for the handler: 1,000 messages of
-	// at most 64 KiB are 64 MiB at the very worst, and about 1 MiB in practice.
+	// prefetch bounds what waits in memory for the handler: 1,000 events of at
+	// most 64 KiB are 64 MiB at the very worst, and about 1 MiB in practice.
 	prefetch = 1000
 	// consumerIdle is how long the server keeps a read that nobody pulls from.
 	consumerIdle = 30 * time.Second
@@ -53,8 +53,9 @@ type ReadOptions struct {
 	// without one while the connection is up. It does not say that everything
 	// has been read: compare with StreamState for that.
 	Idle func()
-
-	prefetch int // how many messages wait for the handler; 0 = prefetch
+	// Prefetch is how many messages may wait in memory for the handler. 0 means
+	// 1,000, which is meant for events: who reads what may have 1 MiB asks for less.
+	Prefetch int
 }
 
 // Read calls handle for each message of the stream, in order and one at a time,
@@ -123,7 +124,7 @@ func (r *reader) run(ctx context.Context) error {
 	messages, err := consumer.Messages(
 		jetstream.PullHeartbeat(heartbeat),
 		jetstream.PullExpiry(pullExpiry),
-		jetstream.PullMaxMessages(cmp.Or(r.opts.prefetch, prefetch)),
+		jetstream.PullMaxMessages(cmp.Or(r.opts.Prefetch, prefetch)),
 		jetstream.WithMessagesErrOnMissingHeartbeat(true),
 	)
 	if err != nil {

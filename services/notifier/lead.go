@@ -63,7 +63,8 @@ func (l *leader) run(ctx context.Context, conn *bus.Conn) error {
 			continue
 		case !standing:
 			standing = true
-			l.o.Log.InfoContext(ctx, "standing by: another notifier leads, or led until a moment ago")
+			l.o.Log.InfoContext(ctx, "standing by: another notifier leads, or led until a moment ago",
+				"grpc_address", l.addresses.GRPC, "http_address", l.addresses.HTTP)
 		}
 		pause(ctx, claimEvery)
 	}

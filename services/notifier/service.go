@@ -150,8 +150,8 @@ func bounded(resp *notifyv1.ListActiveResponse, limit int) (_ *notifyv1.ListActi
 	return resp, false
 }
 
-// maxWatches bounds the watches: each reads ALERTS for itself, and holds up to a
-// thousand messages that its reader is too slow for.
+// maxWatches bounds the watches: each reads ALERTS for itself, and holds up to 8 MiB
+// that its reader is too slow for.
 const maxWatches = 100
 
 // WatchAlerts streams transitions.

@@ -3,7 +3,6 @@ package notifier_test
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -135,9 +134,18 @@ func TestTooManyWatchesAreRefused(t *testing.T) {
 func TestAStandbyAnswersUnavailable(t *testing.T) {
 	nats, s := servertest.NATS(t), &story{}
 	first := start(t, nats.URL(), "")
-	grpcAddress, httpAddress := freeAddress(t), freeAddress(t)
-	second, _ := launch(t, nats.URL(), "", func(o *notifier.Options) { o.GRPCAddress, o.HTTPAddress = grpcAddress, httpAddress })
+	second, _ := launch(t, nats.URL(), "")
 	second.waitLog(t, "standing by: another notifier leads")
+	address := func(key string) string {
+		t.Helper()
+		_, rest, _ := strings.Cut(second.log.String(), `"`+key+`":"`)
+		address, _, ok := strings.Cut(rest, `"`)
+		if !ok {
+			t.Fatalf("the log does not tell the %s", key)
+		}
+		return address
+	}
+	grpcAddress, httpAddress := address("grpc_address"), address("http_address")
 	second.client = dial(t, grpcAddress, "")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -226,17 +234,6 @@ func TestWrongOptionsAreUsageErrors(t *testing.T) {
 			}
 		})
 	}
-}
-
-// freeAddress returns an address that was free a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func get(t *testing.T, url string) (int, string) {

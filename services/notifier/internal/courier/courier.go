@@ -36,7 +36,8 @@ const (
 	// maxWaiting stops the intake of alerts while so many records are not
 	// journaled: 20,000 of about 1 KiB are 20 MiB.
 	maxWaiting = 20_000
-	// alertsAhead is how many messages of ALERTS are decoded ahead.
+	// alertsAhead is how many messages of ALERTS are read ahead, and how many are
+	// decoded ahead: 64 of up to 512 KiB are 32 MiB.
 	alertsAhead = 64
 	// stopGrace is how long attempts in flight may take when the process stops,
 	// and stopLimit how long all of stopping may; Ctrl-C must end within 3 s.

@@ -89,7 +89,7 @@ func (c *Courier) load(ctx context.Context) (save bool, err error) {
 // readAlerts decodes ALERTS, from what the core knows on, until ctx ends.
 func (c *Courier) readAlerts(ctx context.Context) error {
 	err := c.o.Conn.Read(ctx, bus.ReadOptions{
-		Stream: bus.AlertsStream, From: c.core.AlertsSequence() + 1, Known: c.knownAlerts(),
+		Stream: bus.AlertsStream, From: c.core.AlertsSequence() + 1, Known: c.knownAlerts(), Prefetch: alertsAhead,
 		Idle: func() {
 			select {
 			case c.idle <- struct{}{}:

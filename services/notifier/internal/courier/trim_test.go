@@ -129,7 +129,7 @@ func lead(t *testing.T, conn *bus.Conn, url string, limit int64) (c *Courier, st
 // delivered. Kills and starts come in between, and everybody hears the end of what
 // was told long before what is left of the journal.
 func TestAJournalBeyondItsLimitLosesNothing(t *testing.T) {
-	const limit, alerts, more = 2 << 20, 400, 60 // of about 9 KiB each
+	const limit, alerts, more = 1 << 20, 150, 30 // of about 9 KiB each
 	conn := servertest.NATS(t).Conn(t)
 	l := newLedger(t)
 	_, _, kill := lead(t, conn, l.URL, limit)

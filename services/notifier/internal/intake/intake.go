@@ -49,6 +49,9 @@ const (
 	// searchLimit bounds the search for a watermark within it: some 100,000
 	// messages are read a second.
 	searchLimit = 5 * time.Second
+	// searchAhead bounds the messages that the search holds in memory: 64 of up to
+	// 512 KiB are 32 MiB.
+	searchAhead = 64
 )
 
 // SubjectOf returns the subject of a partition in ALERTS.
@@ -270,7 +273,7 @@ func (in *Intake) search(ctx context.Context, number int, last uint64) *alertv1.
 	defer cancel()
 	var newest *alertv1.Cause
 	done := errors.New("done")
-	err := in.log.Read(ctx, bus.ReadOptions{Stream: bus.AlertsStream, Filter: SubjectOf(number)}, func(d bus.Delivery) error {
+	err := in.log.Read(ctx, bus.ReadOptions{Stream: bus.AlertsStream, Filter: SubjectOf(number), Prefetch: searchAhead}, func(d bus.Delivery) error {
 		if d.Seq >= last {
 			return done
 		}

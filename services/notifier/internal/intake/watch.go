@@ -23,6 +23,10 @@ import (
 // maxMatchers bounds the matchers of one watch.
 const maxMatchers = 50
 
+// watchAhead bounds the messages of up to 512 KiB that a watch holds for a reader
+// that does not keep up.
+const watchAhead = 16
+
 // ReasonTokenTooOld is the reason of the error for a resume token whose place
 // in the stream is not kept any more.
 const ReasonTokenTooOld = "RESUME_TOKEN_TOO_OLD"
@@ -68,7 +72,7 @@ func Watch(ctx context.Context, log *slog.Logger, src Watched, req *notifyv1.Wat
 	}
 	var sendErr error
 	began := false
-	o := bus.ReadOptions{Stream: bus.AlertsStream, From: from.seq}
+	o := bus.ReadOptions{Stream: bus.AlertsStream, From: from.seq, Prefetch: watchAhead}
 	if from.index >= 0 {
 		o.Known = []bus.Mark{{Seq: from.seq, Time: from.stored}}
 	}

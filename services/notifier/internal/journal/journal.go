@@ -41,6 +41,8 @@ const (
 	// fenceTries bounds how often opening starts again because a former owner
 	// still wrote; its lease ended before ours began, so once is usual.
 	fenceTries = 20
+	// replayAhead bounds the messages of up to 1 MiB that a replay holds in memory.
+	replayAhead = 64
 )
 
 func subject(shard int) string { return subjectPrefix + strconv.Itoa(shard) }
@@ -180,7 +182,7 @@ func (j *Journal) replay(ctx context.Context, core *delivery.Core, covered uint6
 	read, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	err = j.conn.Read(read, bus.ReadOptions{
-		Stream: bus.DeliveriesStream, From: reached + 1,
+		Stream: bus.DeliveriesStream, From: reached + 1, Prefetch: replayAhead,
 		Idle: func() {
 			// Nothing comes: either the server is slow, or what was newest has been
 			// removed from the stream, and less is to be waited for.
