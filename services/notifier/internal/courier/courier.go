@@ -27,8 +27,7 @@ const (
 	// snapshotEvery is how often a changed state is saved: a restart replays at
 	// most a minute of the journal.
 	snapshotEvery = time.Minute
-	// longestWait bounds the sleep of the owner, so that a wall clock that leaps
-	// forward is noticed.
+	// longestWait bounds the sleep of the owner when nothing is due.
 	longestWait = 10 * time.Second
 	// leaseWait is how long the owner sleeps while its lease is not valid: it may
 	// still be renewed, and its end comes over a channel.
@@ -75,6 +74,7 @@ type Options struct {
 // Courier delivers while it leads. Make it with New and call Run once.
 type Courier struct {
 	o       Options
+	clock   clock
 	ready   func()
 	core    *delivery.Core
 	journal *journal.Journal
@@ -112,8 +112,10 @@ func New(o Options) *Courier {
 		o.Valid = func() bool { return true }
 	}
 	o.MaxJournalBytes = cmp.Or(o.MaxJournalBytes, DefaultJournalBytes)
+	clock := newClock()
 	return &Courier{
 		o:       o,
+		clock:   clock,
 		ready:   func() {},
 		journal: journal.New(o.Conn, o.Owner, o.Log),
 		core: delivery.New(delivery.Options{
@@ -122,7 +124,7 @@ func New(o Options) *Courier {
 			Render:     o.Render,
 			ConfigHash: o.Settings.Hash,
 			Hold:       o.Hold,
-			Start:      time.Now(),
+			Start:      clock.now(),
 		}),
 		alerts:   make(chan delivery.AlertMessage, alertsAhead),
 		replaced: make(chan error),
@@ -186,7 +188,7 @@ func (c *Courier) lead(ctx, helping context.Context, save bool) error {
 	if err := c.catchUp(ctx, helping); err != nil {
 		return err
 	}
-	c.depart(ctx, c.core.GoLive(time.Now()))
+	c.depart(ctx, c.core.GoLive(c.clock.now()))
 	c.write(c.core.Drain()) // a snapshot must not know more than the journal
 	c.saveDue = c.core.Reconfigured()
 	c.changed = c.changed || c.saveDue
@@ -264,7 +266,7 @@ func (c *Courier) input() <-chan delivery.AlertMessage {
 // take applies a message and all that wait behind it, so that a decision knows
 // what is known.
 func (c *Courier) take(m delivery.AlertMessage) {
-	now := time.Now()
+	now := c.clock.now()
 	c.apply(now, m)
 	for range alertsAhead {
 		select {
@@ -287,7 +289,7 @@ func (c *Courier) act() {
 	if !c.o.Valid() {
 		return
 	}
-	out := c.core.Step(time.Now())
+	out := c.core.Step(c.clock.now())
 	c.write(out.Records)
 	for _, lane := range out.Superseded {
 		c.o.Metrics.message(lane, "superseded")
@@ -340,15 +342,15 @@ func (c *Courier) wait() time.Duration {
 	case !c.o.Valid():
 		return leaseWait
 	}
-	return min(max(0, time.Until(at)), longestWait)
+	return min(max(0, at.Sub(c.clock.now())), longestWait)
 }
 
 // finish hands a result to the core, and writes the line of the attempt.
 func (c *Courier) finish(r result) {
 	c.running--
-	now := time.Now()
+	now := c.clock.now()
 	v := c.core.Finished(r.attempt, r.outcome, now)
-	c.o.Metrics.attempt(r, v, now)
+	c.o.Metrics.attempt(r, v, time.Now())
 	level, word := slog.LevelWarn, "failed"
 	switch v.Result {
 	case deliveryv1.Outcome_OUTCOME_TOLD:

@@ -96,7 +96,7 @@ func (c *Courier) writeJournal(ctx context.Context) error {
 // so that no record can come twice.
 func (c *Courier) leave(helping context.Context, why error) error {
 	for len(c.alerts) > 0 {
-		c.apply(time.Now(), <-c.alerts)
+		c.apply(c.clock.now(), <-c.alerts)
 	}
 	limit, cancel := context.WithTimeout(helping, stopLimit)
 	defer cancel()

@@ -143,7 +143,7 @@ func (c *Courier) catchUp(ctx, helping context.Context) error {
 	for kept && c.core.AlertsSequence() < last.Seq {
 		select {
 		case m := <-c.alerts:
-			c.apply(time.Now(), m)
+			c.apply(c.clock.now(), m)
 		case <-c.idle:
 			// Nothing comes: either the server is slow, or what was last has been
 			// removed from the stream, and less is to be waited for.
@@ -189,7 +189,7 @@ func (c *Courier) depart(ctx context.Context, left []delivery.Departure) {
 
 // snapshot returns the state for the object store.
 func (c *Courier) snapshot() *deliveryv1.Snapshot {
-	s := c.core.Snapshot(time.Now())
+	s := c.core.Snapshot(c.clock.now())
 	s.AlertsCreated = timestamppb.New(c.alertsState.Created)
 	s.DeliveriesCreated = timestamppb.New(c.deliveriesState.Created)
 	if c.unstored == 0 {

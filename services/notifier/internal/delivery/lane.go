@@ -46,6 +46,7 @@ type message struct {
 	journaled bool
 	attempts  int
 	next      time.Time
+	wait      time.Duration // how long before next it was known
 }
 
 const (
@@ -178,6 +179,16 @@ func (l *lane) tick(at time.Time) time.Time {
 	}
 	interval := max(l.timing.GroupInterval, time.Millisecond)
 	return l.firstDue.Add((since + interval - 1) / interval * interval)
+}
+
+// meet brings what a leader before planned to this one's clock, which may be far
+// behind that one's: nothing waits longer than it was to wait.
+func (l *lane) meet(now time.Time) {
+	if p := l.pending; p != nil {
+		p.next = sooner(p.next, now.Add(p.wait))
+	}
+	l.firstDue = sooner(l.firstDue, now.Add(l.timing.GroupWait))
+	l.toldAt = sooner(l.toldAt, now)
 }
 
 // ordered returns the members in the order of a message: by labels, and the

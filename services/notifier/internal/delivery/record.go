@@ -71,6 +71,7 @@ func (c *Core) applyAttempted(at time.Time, att *deliveryv1.Attempted) {
 	if att.GetOutcome() == deliveryv1.Outcome_OUTCOME_FAILED {
 		l.pending.attempts = int(att.GetAttempt())
 		l.pending.next = att.GetNextAttempt().AsTime()
+		l.pending.wait = l.pending.next.Sub(at)
 		return
 	}
 	said := l.pending.intent

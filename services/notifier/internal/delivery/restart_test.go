@@ -60,6 +60,36 @@ func TestARestartFinishesWhatWasPending(t *testing.T) {
 	}
 }
 
+// TestALeadersClockThatWasAheadDelaysNothing has a leader whose clock is an hour
+// ahead of the next one's leave an attempt and groups to it.
+func TestALeadersClockThatWasAheadDelaysNothing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		save bool
+	}{{"from the journal", false}, {"from a snapshot", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, single, both)
+			w.fire("told", name("B"))
+			w.finish(told)
+			w.fire("a", name("A"))
+			w.finish(failed)
+			if c.save {
+				w.save()
+			}
+			w.now = w.now.Add(-time.Hour)
+			w.start()
+			w.silent(700 * time.Millisecond)
+			w.wait(time.Second)
+			_, s := w.finish(told)
+			wantSaid(t, s, "first notification", map[string]string{"a": "firing"})
+			w.resolve("told", name("B"))
+			w.wait(time.Second)
+			_, s = w.finish(told)
+			wantSaid(t, s, "all alerts resolved", map[string]string{"told": "resolved"})
+		})
+	}
+}
+
 func TestWhatWasSettledSinceTheSnapshotIsNotToldAgain(t *testing.T) {
 	w := newWorld(t, single, both)
 	w.fire("a", name("A"))

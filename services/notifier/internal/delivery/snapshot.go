@@ -100,7 +100,7 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 		a.quiet = a.firing() && c.o.Inhibitor.Inhibited(a.id)
 	}
 	for _, ls := range s.GetLanes() {
-		c.restoreLane(ls)
+		c.restoreLane(ls, instant(s.GetAt()))
 	}
 	for _, a := range c.byVersion() {
 		if a.firing() {
@@ -110,7 +110,8 @@ func (c *Core) Restore(s *deliveryv1.Snapshot) error {
 	return nil
 }
 
-func (c *Core) restoreLane(s *deliveryv1.LaneState) {
+// restoreLane takes in a lane as it was at the instant at.
+func (c *Core) restoreLane(s *deliveryv1.LaneState, at time.Time) {
 	l := c.laneOf(s.GetLane())
 	l.toldAt, l.flushAt = instant(s.GetToldAt()), instant(s.GetFlushAt())
 	for _, ms := range s.GetMembers() {
@@ -121,9 +122,10 @@ func (c *Core) restoreLane(s *deliveryv1.LaneState) {
 	}
 	if s.GetPending() != nil {
 		c.highest = max(c.highest, s.GetPending().GetSequence())
+		next := instant(s.GetNextAttempt())
 		c.replace(l, &message{
 			intent: s.GetPending(), journaled: true,
-			attempts: int(s.GetAttempts()), next: instant(s.GetNextAttempt()),
+			attempts: int(s.GetAttempts()), next: next, wait: max(0, next.Sub(at)),
 		})
 	}
 }

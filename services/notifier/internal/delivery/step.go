@@ -113,8 +113,12 @@ func (c *Core) Deadline() (time.Time, bool) {
 // because their receiver or integration is not configured any more.
 func (c *Core) GoLive(now time.Time) []Departure {
 	c.live, c.history, c.rebased = true, false, time.Time{}
+	for _, l := range c.lanes {
+		l.meet(now)
+	}
 	left := c.depart(now)
 	for _, a := range c.byVersion() {
+		a.free = sooner(a.free, now.Add(c.o.Hold))
 		c.adopt(a)
 		c.reconsider(a, now)
 		if a.state == nil {
@@ -182,6 +186,13 @@ func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
 		return a
 	}
 	return b
