@@ -98,7 +98,11 @@ func one(t *testing.T, p plan.Plan) {
 	missing, wrong := r.conclude()
 	t.Logf("%v\nsettled after %v: %s", p, time.Since(played).Round(time.Millisecond), r.summary())
 	wrong = append(wrong, r.audit()...)
-	wrong = append(wrong, r.stack.Stop()...)
+	if len(missing) > 0 {
+		r.stack.Dump()
+	} else {
+		wrong = append(wrong, r.stack.Stop()...)
+	}
 	if len(missing) > 0 || len(wrong) > 0 {
 		r.leave(missing, wrong)
 		t.Errorf("%v\nwrong:%s\nmissing after %v:%s\nwhat the processes printed is in %s; make fault SEED=%d plays this again",

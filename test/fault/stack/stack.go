@@ -243,6 +243,17 @@ func (s *Stack) Stop() (wrong []string) {
 	return wrong
 }
 
+// Dump ends the services and has them print what each of their goroutines did.
+func (s *Stack) Dump() {
+	s.t.Helper()
+	for _, name := range plan.Services {
+		if n := s.nodes[name]; n.running != nil {
+			n.running.Signal(syscall.SIGQUIT)
+			n.running.Wait()
+		}
+	}
+}
+
 // Ended lists the processes that ended though nobody ended them.
 func (s *Stack) Ended() (ended []string) {
 	for name, n := range s.nodes {
