@@ -44,7 +44,7 @@ type client struct {
 
 func newClient(t *testing.T, s *stack.Stack) *client {
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &client{t: t, base: "http://" + s.Dial(plan.Collector), http: http.Client{Timeout: callLimit}, ctx: ctx, paths: map[string]string{}}
+	c := &client{t: t, base: "http://" + s.Link(plan.To(plan.Client, plan.Collector)).Addr(), http: http.Client{Timeout: callLimit}, ctx: ctx, paths: map[string]string{}}
 	t.Cleanup(func() {
 		cancel()
 		c.work.Wait()

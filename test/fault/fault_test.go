@@ -19,9 +19,11 @@ import (
 )
 
 var (
-	seed = flag.Uint64("seed", 0, "the seed of the first run; 0 takes some fixed ones and that of the day")
-	runs = flag.Int("runs", 1, "how many runs to make, with one seed after the other")
-	keep = flag.String("dir", "", "where runs that fail leave what their processes printed; empty makes a directory")
+	seed  = flag.Uint64("seed", 0, "the seed of the first run; 0 takes some fixed ones and that of the day")
+	runs  = flag.Int("runs", 1, "how many runs to make, with one seed after the other")
+	only  = flag.String("scene", "", "play only this scene, again and again; empty plays all that a seed draws")
+	syncs = flag.String("sync", "drawn", "how NATS syncs its writes: drawn, always or default")
+	keep  = flag.String("dir", "", "where runs that fail leave what their processes printed; empty makes a directory")
 )
 
 // fixed are the seeds of every day.
@@ -84,9 +86,29 @@ func TestNothingIsLostOrInvented(t *testing.T) {
 				t.Logf("seed %d took %v; %d of %d runs are done, failed are %v",
 					seed, time.Since(began).Round(time.Second), done, len(all), failed)
 			}()
-			one(t, plan.Draw(seed))
+			one(t, planOf(t, seed))
 		})
 	}
+}
+
+// planOf returns the plan of a seed, by the flags.
+func planOf(t *testing.T, seed uint64) plan.Plan {
+	t.Helper()
+	p := plan.Draw(seed)
+	if *only != "" {
+		if !slices.Contains(plan.Scenes, plan.Scene(*only)) {
+			t.Fatalf("there is no scene %q; there are %q", *only, plan.Scenes)
+		}
+		p = plan.Play(seed, plan.Scene(*only))
+	}
+	switch *syncs {
+	case "drawn":
+	case "always", "default":
+		p.SyncAlways = *syncs == "always"
+	default:
+		t.Fatalf("NATS cannot sync %q; it is drawn, always or default", *syncs)
+	}
+	return p
 }
 
 // one makes one run.

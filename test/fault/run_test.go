@@ -16,8 +16,8 @@ import (
 	"github.com/tocsin-dev/tocsin/test/internal/ledger"
 )
 
-// patience bounds every wait. It is no expectation of speed: after the last
-// fault a receiver may be retried 18 s later, and a loaded machine needs more.
+// patience bounds every wait. It is no expectation of speed: a receiver that was
+// away for a minute may be retried 40 s later, and a loaded machine needs more.
 const patience = 2 * time.Minute
 
 // lookEvery is how often the accounts are looked at while they settle.
@@ -53,13 +53,14 @@ func begin(t *testing.T, p plan.Plan, dir string) *run {
 	for _, c := range []struct {
 		jobs   int64
 		status string
-	}{{20, "firing"}, {0, "resolved"}} {
+	}{{plan.Above, "firing"}, {0, "resolved"}} {
 		s.Account.SetLevel(probe, c.jobs)
 		for _, name := range plan.Receivers {
 			r.await(s.Ledgers[name], c.status)
 		}
 	}
 	r.client.learn()
+	s.Account.SetLevel(plan.Constant, plan.Above)
 	return r
 }
 
@@ -94,7 +95,7 @@ func (r *run) play() {
 	steps, levels, jobs := r.plan.Steps(), r.plan.Levels, r.plan.Jobs
 	began := time.Now()
 	for len(steps) > 0 || len(levels) > 0 || len(jobs) > 0 {
-		next := plan.Length
+		next := time.Duration(math.MaxInt64)
 		if len(steps) > 0 {
 			next = min(next, steps[0].At)
 		}
@@ -139,7 +140,7 @@ func (r *run) conclude() (missing, wrong []string) {
 		for name, l := range r.stack.Ledgers {
 			r.before[name] = len(l.All())
 		}
-		for _, jobs := range []int64{0, 20} {
+		for _, jobs := range []int64{0, plan.Above} {
 			all := map[string]int64{}
 			for _, endpoint := range plan.Endpoints {
 				all[endpoint] = jobs
@@ -189,7 +190,7 @@ func (r *run) do(s plan.Step) {
 		either(s.Ends, link.Heal, begin)()
 	case plan.Flap:
 		r.stack.Link(s.Who).Reset()
-	case plan.Fail, plan.Throttle, plan.Hang, plan.Drop:
+	case plan.Fail, plan.Throttle, plan.Hang, plan.Drop, plan.Late:
 		r.mood(s)
 	case plan.Clock:
 		r.stack.MoveClock(s.Who, either(s.Ends, 0, s.Offset))
@@ -222,6 +223,7 @@ func (r *run) mood(s plan.Step) {
 		plan.Throttle: {Status: http.StatusTooManyRequests, RetryAfter: 1},
 		plan.Hang:     {Hang: true},
 		plan.Drop:     {Drop: true},
+		plan.Late:     {Late: stack.ReceiverTimeout * 3 / 4},
 	}
 	r.stack.Ledgers[s.Who].SetMood(either(s.Ends, ledger.Mood{}, moods[s.Kind]))
 }

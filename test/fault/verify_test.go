@@ -248,9 +248,7 @@ func (r *run) audit() (wrong []string) {
 		found := ledger.Repeats(entries)
 		if after := entries[r.before[name]:]; !r.plan.Lossy() || r.before[name] > 0 {
 			found = append(found, ledger.Order(after, !r.plan.Has(holdsUp))...)
-			if name != plan.Grouped {
-				found = append(found, ledger.Names(after)...)
-			}
+			found = append(found, ledger.Names(after)...)
 			if r.plan.Lossy() {
 				_, invented := compare(name, r.books.incidents(), after)
 				found = append(found, invented...)

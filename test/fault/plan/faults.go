@@ -39,6 +39,9 @@ const (
 	Hang Kind = "hang"
 	// Drop makes a receiver take in what it is sent and close the connection.
 	Drop Kind = "drop"
+	// Late makes a receiver take in what it is sent and answer 200 so late that the
+	// sender is about to give up.
+	Late Kind = "late"
 	// Clock moves the wall clock of a process by the fault's Offset, and then back.
 	Clock Kind = "clock"
 	// Wipe kills NATS and starts it again without its data: all of it, or the
@@ -112,8 +115,7 @@ const flapEvery = 83 * ms
 
 // choices are weighted so that what can go wrong with Tocsin's own promises is
 // drawn most often. An owner's lease lapses after 3 s, so a pause of an owner
-// may be longer; a receiver that is away for 8 s stands for one that is away for
-// a minute, as the retries after that come 15 s apart.
+// may be longer.
 var choices = []choice{
 	{8, Kill, []string{Alerter1, Alerter2}, 50 * ms, 4000 * ms},
 	{6, Kill, []string{Notifier1, Notifier2}, 50 * ms, 4000 * ms},
@@ -129,6 +131,7 @@ var choices = []choice{
 	{8, Flap, Links, 500 * ms, 4000 * ms},
 	{5, Stall, Links, 200 * ms, 4500 * ms},
 	{2, Cut, []string{To(Notifiers, Moody), To(Notifiers, Grouped)}, 4000 * ms, 8000 * ms},
+	{2, Late, []string{Steady, Moody, Grouped}, 300 * ms, 4000 * ms},
 	{2, Fail, []string{Moody, Grouped, RunPod}, 300 * ms, 5000 * ms},
 	{2, Throttle, []string{Moody, Grouped}, 300 * ms, 5000 * ms},
 	{2, Hang, []string{Moody, Grouped, RunPod}, 300 * ms, 5000 * ms},
@@ -168,20 +171,43 @@ func (p Plan) Lossy() bool {
 	return p.Has(func(f Fault) bool { return f.Kind == Wipe || f.Kind == Rollback })
 }
 
-// drawFaults draws faults of which no two befall the same at a time.
-func drawFaults(r *rand.Rand) []Fault {
+// One in awayOf runs has a receiver that is away for a minute, longer than all
+// else lasts.
+const (
+	awayOf   = 10
+	awayTime = time.Minute
+)
+
+// drawFaults draws faults, beside those of a scene, of which no two befall the
+// same at a time.
+func drawFaults(r *rand.Rand, all []Fault) []Fault {
 	n := leastFaults + r.IntN(mostFaults-leastFaults+1)
-	var all []Fault
 	if r.IntN(lossyOf) == 0 {
-		all = append(all, drawLoss(r))
+		if loss := drawLoss(r); !slices.ContainsFunc(all, loss.clashes) {
+			all = append(all, loss)
+		}
 	}
-	for tries := 0; len(all) < n && tries < 20*n; tries++ {
-		f := draw(r)
-		clashes := func(o Fault) bool { return o.Who == f.Who && o.At <= f.End()+100*ms && f.At <= o.End()+100*ms }
-		if !slices.ContainsFunc(all, clashes) {
+	if r.IntN(awayOf) == 0 {
+		away := []string{Moody, Grouped}[r.IntN(2)]
+		f := Fault{Kind: Cut, Who: To(Notifiers, away), At: between(r, 0, Length), For: awayTime}
+		if !slices.ContainsFunc(all, f.clashes) {
 			all = append(all, f)
 		}
 	}
+	for tries := 0; len(all) < n && tries < 20*n; tries++ {
+		if f := draw(r); !slices.ContainsFunc(all, f.clashes) {
+			all = append(all, f)
+		}
+	}
+	return sorted(all)
+}
+
+// clashes tells whether two faults befall the same at the same time.
+func (f Fault) clashes(o Fault) bool {
+	return o.Who == f.Who && o.At <= f.End()+100*ms && f.At <= o.End()+100*ms
+}
+
+func sorted(all []Fault) []Fault {
 	slices.SortFunc(all, func(a, b Fault) int { return cmp.Or(cmp.Compare(a.At, b.At), strings.Compare(a.Who, b.Who)) })
 	return all
 }

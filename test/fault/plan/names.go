@@ -31,6 +31,9 @@ var Receivers = []string{Steady, Moody, Grouped}
 // RunPod is whom the collector asks.
 const RunPod = "runpod"
 
+// Client is the program that submits jobs, and RunPod that calls at their end.
+const Client = "client"
+
 // To names the link from a process to what it talks to. All notifiers share the
 // link to a receiver, since they share their routes.
 func To(from, to string) string { return from + "-" + to }
@@ -43,7 +46,7 @@ const Notifiers = "notifier"
 var Links = links()
 
 func links() []string {
-	all := []string{To(Collector, RunPod)}
+	all := []string{To(Collector, RunPod), To(Client, Collector)}
 	for _, s := range Services {
 		all = append(all, To(s, NATS))
 	}
@@ -58,6 +61,10 @@ func links() []string {
 
 // Endpoints are those of the account.
 var Endpoints = endpoints(16)
+
+// Constant is one of them: it has too many waiting jobs from the beginning to the
+// end, so that its alerts begin before anything breaks and must go on firing.
+var Constant = Endpoints[0]
 
 func endpoints(n int) []string {
 	all := make([]string, n)

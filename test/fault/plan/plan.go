@@ -22,8 +22,11 @@ const (
 	leastJob, mostJob       = 100 * time.Millisecond, 800 * time.Millisecond
 )
 
+// Above is a length of queues that is above the rules' bound.
+const Above = 20
+
 // The lengths of queues: none, below the rules' bound, and above it.
-var queues = []int64{0, 5, 20}
+var queues = []int64{0, 5, Above}
 
 // Plan is what happens in a run.
 type Plan struct {
@@ -31,6 +34,8 @@ type Plan struct {
 	Seed uint64
 	// SyncAlways makes NATS sync each write.
 	SyncAlways bool
+	// Scene is which scene is a part of it.
+	Scene Scene
 	// Faults are what breaks, by their beginning.
 	Faults []Fault
 	// Levels are how queues change, by time.
@@ -60,9 +65,19 @@ type Job struct {
 // Draw returns the plan of a seed.
 func Draw(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 0))
-	p := Plan{Seed: seed, SyncAlways: r.IntN(4) == 0, Final: map[string]int64{}}
-	p.Faults = drawFaults(r)
+	p := begin(r, seed)
+	p.Scene = drawn[r.IntN(len(drawn))]
+	p.Faults = drawFaults(r, p.Scene.draw(r, between(r, 0, Length-sceneTime)))
+	return p
+}
+
+// begin draws all of a plan but its faults.
+func begin(r *rand.Rand, seed uint64) Plan {
+	p := Plan{Seed: seed, SyncAlways: r.IntN(4) == 0, Final: map[string]int64{Constant: Above}}
 	for _, endpoint := range Endpoints {
+		if endpoint == Constant {
+			continue
+		}
 		last := int64(0)
 		for at := between(r, leastChange, mostChange); at < Length; at += between(r, leastChange, mostChange) {
 			last = other(r, last)
@@ -90,7 +105,7 @@ func between(r *rand.Rand, least, most time.Duration) time.Duration {
 // String lists the faults, a line each.
 func (p Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, sync always %v", p.Seed, p.SyncAlways)
+	fmt.Fprintf(&b, "seed %d, scene %s, sync always %v", p.Seed, p.Scene, p.SyncAlways)
 	for _, f := range p.Faults {
 		fmt.Fprintf(&b, "\n  %v", f)
 	}

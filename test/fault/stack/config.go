@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/tocsin-dev/tocsin/test/fault/plan"
 )
@@ -47,6 +48,9 @@ notifier: {config_file: %q, external_url: "http://notifier.test", inhibition_hol
 `, s.links[plan.To(name, plan.NATS)].Addr(), routes, s.ports.of(s.t, name), s.ports.of(s.t, name+" http"))
 }
 
+// ReceiverTimeout is how long a receiver has to answer.
+const ReceiverTimeout = 2 * time.Second
+
 // routes tells every receiver of every alert: two in our own format, an alert a
 // message, and one in Alertmanager's, many in one.
 func (s *Stack) routes() string {
@@ -59,11 +63,11 @@ route:
     {receiver: grouped, group_by: [alertname], group_wait: 200ms, group_interval: 1s}]}
 receivers:
   - name: steady
-    tocsin_configs: [{url: %q, format: standard, secret: %s, timeout: 2s}]
+    tocsin_configs: [{url: %q, format: standard, secret: %s, timeout: %v}]
   - name: moody
-    tocsin_configs: [{url: %q, format: standard, secret: %s, timeout: 2s}]
-  - {name: grouped, webhook_configs: [{url: %q, timeout: 2s}]}
-`, url(plan.Steady), secret, url(plan.Moody), secret, url(plan.Grouped))
+    tocsin_configs: [{url: %q, format: standard, secret: %s, timeout: %v}]
+  - {name: grouped, webhook_configs: [{url: %q, timeout: %v}]}
+`, url(plan.Steady), secret, ReceiverTimeout, url(plan.Moody), secret, ReceiverTimeout, url(plan.Grouped), ReceiverTimeout)
 }
 
 // Dial returns the address of a service's API that no proxy stands before.

@@ -102,6 +102,7 @@ func Start(t *testing.T, o Options) *Stack {
 		s.links[plan.To(plan.Notifiers, name)] = servertest.NewProxy(t, s.Ledgers[name].Addr())
 	}
 	s.links[plan.To(plan.Collector, plan.RunPod)] = servertest.NewProxy(t, s.Account.Addr())
+	s.links[plan.To(plan.Client, plan.Collector)] = servertest.NewProxy(t, s.ports.of(t, plan.Collector))
 	for _, name := range plan.Services {
 		link := servertest.NewProxy(t, s.ports.of(t, plan.NATS))
 		link.SetTap(s.Wire.Listen)

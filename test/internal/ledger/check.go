@@ -85,20 +85,22 @@ func Order(entries []Entry, strict bool) (wrong []string) {
 	return wrong
 }
 
-// Names returns what is wrong with how often alerts were told that are alone in
-// their messages: each of their states has one message, however often it came.
+// Names returns what is wrong with the names under which things were said: what a
+// message says, it alone says, however often it came. Each message tells news, so
+// none says of the same alerts the same as one before.
 func Names(entries []Entry) (wrong []string) {
-	type state struct{ id, status string }
-	first := map[state]string{}
+	first := map[string]string{}
 	for _, e := range entries {
-		if len(e.Alerts) != 1 {
-			continue
+		var states []string
+		for _, a := range e.Alerts {
+			states = append(states, fmt.Sprintf("%s of %s %s (%s)", a.Labels["alertname"], a.Labels["endpoint_id"], a.Status, a.ID))
 		}
-		s := state{e.Alerts[0].ID, e.Alerts[0].Status}
-		if name, known := first[s]; known && name != e.ID {
-			wrong = append(wrong, fmt.Sprintf("that alert %s is %s was told as %s and as %s", s.id, s.status, name, e.ID))
+		slices.Sort(states)
+		said := strings.Join(states, ", ")
+		if name, known := first[said]; known && name != e.ID {
+			wrong = append(wrong, fmt.Sprintf("the same was told as %s and as %s: %s", name, e.ID, said))
 		}
-		first[s] = e.ID
+		first[said] = e.ID
 	}
 	return wrong
 }

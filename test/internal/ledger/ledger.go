@@ -29,6 +29,8 @@ type Mood struct {
 	Hang bool
 	// Drop closes the connection without an answer. What came counts as processed.
 	Drop bool
+	// Late is how long it takes to answer 200. What came counts as processed at once.
+	Late time.Duration
 }
 
 // Entry is one delivery that arrived.
@@ -132,7 +134,7 @@ func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	mood, changed := l.take(Entry{ID: r.Header.Get("webhook-id"), Body: string(body), Alerts: alerts})
+	mood, changed, place := l.take(Entry{ID: r.Header.Get("webhook-id"), Body: string(body), Alerts: alerts})
 	switch {
 	case mood.Hang:
 		select {
@@ -142,6 +144,13 @@ func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case mood.Drop:
 		panic(http.ErrAbortHandler)
+	case mood.Late > 0:
+		select {
+		case <-time.After(mood.Late):
+			l.told(place)
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
 	case mood.Status != 0:
 		if mood.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(mood.RetryAfter))
@@ -150,14 +159,23 @@ func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// take notes a delivery and says how to answer it, until when.
-func (l *Ledger) take(e Entry) (Mood, <-chan struct{}) {
+// take notes a delivery and says how to answer it, until when, and its place.
+func (l *Ledger) take(e Entry) (mood Mood, changed <-chan struct{}, place int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.Told = l.mood == Mood{}
 	l.entries = append(l.entries, e)
 	l.wake()
-	return l.mood, l.changed
+	return l.mood, l.changed, len(l.entries) - 1
+}
+
+// told notes that a delivery is answered with 200 after all.
+func (l *Ledger) told(place int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entries = slices.Clone(l.entries) // others may be reading the old ones
+	l.entries[place].Told = true
+	l.wake()
 }
 
 // parse reads both formats: they have no key in common.
