@@ -36,8 +36,12 @@ test: redis compiler ## Install what the tests need and run them all
 	go test -count=1 ./test/arch
 
 .PHONY: fault
-fault: redis ## Break the whole by plans drawn from seeds: SEED=7 plays one again, RUNS=200 makes many
-	go test -count=1 -v -timeout 0 -run 'TestNothingIsLostOrInvented' ./test/fault -args -seed $(or $(SEED),0) -runs $(or $(RUNS),1)
+fault: redis ## Break the whole by plans drawn from seeds: SEED=7 plays one again, RUNS=200 makes many, FLAGS=-scene=fence
+	go test -count=1 -v -timeout 0 -run 'TestNothingIsLostOrInvented' ./test/fault -args -seed $(or $(SEED),0) -runs $(or $(RUNS),1) $(FLAGS)
+
+.PHONY: fault-guards
+fault-guards: redis ## See make fault fail without each guard by which nothing is lost: GUARD=head takes one away
+	@SEED=$(or $(SEED),1) RUNS=$(or $(RUNS),3) test/fault/guards/run $(GUARD)
 
 .PHONY: compose-test
 compose-test: ## Start deploy/compose.yaml, kill each container and compare what is told (needs a Docker Engine)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -265,6 +266,10 @@ func (r *run) jobs() (missing []string) {
 	return missing
 }
 
+// halfLost is what an alerter says of a state in Redis that lost a part. It would
+// be loaded from a snapshot, and nothing else would tell.
+const halfLost = "Redis lost a part of a state"
+
 // audit checks what must hold of everything that came, when it has settled.
 func (r *run) audit() (wrong []string) {
 	wrong = append(wrong, r.wrong...)
@@ -284,6 +289,11 @@ func (r *run) audit() (wrong []string) {
 		}
 	}
 	wrong = append(wrong, r.acknowledged()...)
+	for _, name := range []string{plan.Alerter1, plan.Alerter2} {
+		if strings.Contains(r.stack.Printed(name), halfLost) {
+			wrong = append(wrong, name+" found a state in Redis of which a part was gone; faults take all or nothing")
+		}
+	}
 	names := map[string]uint64{}
 	samples := map[string]fact{}
 	for _, f := range r.books.facts {

@@ -244,6 +244,16 @@ func (s *Stack) Stop() (wrong []string) {
 	return wrong
 }
 
+// Printed returns what a process printed so far, in all its lives.
+func (s *Stack) Printed(name string) string {
+	s.t.Helper()
+	text, err := os.ReadFile(s.nodes[name].log.Name())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
 // Dump ends the services and has them print what each of their goroutines did.
 func (s *Stack) Dump() {
 	s.t.Helper()
