@@ -277,7 +277,7 @@ func (r *run) audit() (wrong []string) {
 		entries := r.stack.Ledgers[name].All()
 		found := ledger.Repeats(entries)
 		if after := entries[r.before[name]:]; !r.plan.Lossy() || r.before[name] > 0 {
-			found = append(found, ledger.Order(after, !r.plan.Has(holdsUp))...)
+			found = append(found, ledger.Order(after, !r.plan.Has(func(f plan.Fault) bool { return holdsUp(f, name) }))...)
 			found = append(found, ledger.Names(after)...)
 			if r.plan.Lossy() {
 				_, invented := compare(name, r.books.incidents(), after)
@@ -325,13 +325,14 @@ func (r *run) acknowledged() (wrong []string) {
 	return wire.Compare(acked, r.books.stored, r.stack.Wire.Published())
 }
 
-// holdsUp tells the faults that can hold up a request until after a later one.
-func holdsUp(f plan.Fault) bool {
+// holdsUp tells the faults that can hold up a request to a receiver until after a
+// later one.
+func holdsUp(f plan.Fault, receiver string) bool {
 	switch f.Kind {
 	case plan.Pause:
 		return f.Who == plan.Notifier1 || f.Who == plan.Notifier2
 	case plan.Stall:
-		return slices.ContainsFunc(plan.Receivers, func(r string) bool { return f.Who == plan.To(plan.Notifiers, r) })
+		return f.Who == plan.To(plan.Notifiers, receiver)
 	}
 	return false
 }
