@@ -38,6 +38,21 @@ func (b *books) incidents() map[string]incident {
 	return all
 }
 
+// open returns what fires by ALERTS: the id of each alert.
+func (b *books) open() map[model.Key]string {
+	all := map[model.Key]string{}
+	for _, tr := range b.told {
+		k, id := keyOf(tr.GetAlert()), tr.GetAlert().GetId()
+		switch {
+		case tr.GetKind() != alertv1.TransitionKind_TRANSITION_KIND_RESOLVED:
+			all[k] = id
+		case all[k] == id:
+			delete(all, k)
+		}
+	}
+	return all
+}
+
 // lookLimit bounds one look at all accounts.
 const lookLimit = 30 * time.Second
 
@@ -173,8 +188,9 @@ func (r *run) ending() (missing []string) {
 }
 
 // active compares what an alerter says fires with what does by the model and by
-// ALERTS. Where ALERTS was lost, an alert that receivers had been told of goes on
-// as the one that it was, and nobody is told again.
+// ALERTS. Where ALERTS was lost, the notifier still knows what receivers were told:
+// an alert that they were told of goes on as the one that it was, one of which they
+// were told the end is over, and nobody is told again.
 func (r *run) active(ctx context.Context, alerter string, received map[string][]ledger.Entry) (missing []string) {
 	conn, err := rpc.Dial(r.stack.Dial(alerter), rpc.DialOptions{})
 	if err != nil {
@@ -191,21 +207,15 @@ func (r *run) active(ctx context.Context, alerter string, received map[string][]
 	for _, a := range answer.GetAlerts() {
 		got[keyOf(a)] = a.GetId()
 	}
-	want := map[model.Key]string{}
-	for id, in := range r.books.incidents() {
-		if !in.over {
-			want[keyOf(in.Alert)] = id
-		}
-	}
-	firing := r.books.model.Firing()
+	want, firing := r.books.open(), r.books.model.Firing()
+	left := r.plan.Loses(bus.AlertsStream)
 	for k, id := range want {
-		if !firing[k] {
+		if !firing[k] && !(left && lastWord(received, k, "resolved")) {
 			missing = append(missing, fmt.Sprintf("%s of %v is not over in ALERTS", id, k))
 		}
 	}
-	left := r.plan.Loses(bus.AlertsStream) && r.exempt == math.MaxUint64
 	for k := range firing {
-		if left && got[k] != "" && want[k] == "" && toldFiring(received, k) {
+		if left && got[k] != "" && r.exempt == math.MaxUint64 && lastWord(received, k, "firing") {
 			continue
 		}
 		if got[k] == "" || got[k] != want[k] {
@@ -220,9 +230,8 @@ func (r *run) active(ctx context.Context, alerter string, received map[string][]
 	return missing
 }
 
-// toldFiring tells whether the last that each receiver was told of an alert is
-// that it fires.
-func toldFiring(received map[string][]ledger.Entry, k model.Key) bool {
+// lastWord tells whether the last that each receiver was told of an alert is this.
+func lastWord(received map[string][]ledger.Entry, k model.Key, status string) bool {
 	for _, entries := range received {
 		last := ""
 		for _, e := range entries {
@@ -232,7 +241,7 @@ func toldFiring(received map[string][]ledger.Entry, k model.Key) bool {
 				}
 			}
 		}
-		if last != "firing" {
+		if last != status {
 			return false
 		}
 	}
