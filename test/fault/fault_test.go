@@ -23,6 +23,7 @@ var (
 	runs  = flag.Int("runs", 1, "how many runs to make, with one seed after the other")
 	only  = flag.String("scene", "", "play only this scene, again and again; empty plays all that a seed draws")
 	syncs = flag.String("sync", "drawn", "how NATS syncs its writes: drawn, always or default")
+	built = flag.String("programs", "", "a folder with nats-server, collector, alerter and notifier to run; empty builds them")
 	keep  = flag.String("dir", "", "where runs that fail leave what their processes printed; empty makes a directory")
 )
 
@@ -35,6 +36,10 @@ func TestMain(m *testing.M) { os.Exit(main(m)) }
 
 func main(m *testing.M) int {
 	flag.Parse()
+	if *built != "" {
+		programs = stack.In(*built)
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "tocsin-fault")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -27,13 +27,18 @@ import (
 // Programs are the paths of what is run.
 type Programs struct{ nats, collector, alerter, notifier string }
 
-// Compile builds the programs into dir.
-func Compile(dir string) (Programs, error) {
-	const module = "github.com/tocsin-dev/tocsin/services/"
-	p := Programs{
+// In returns the programs that are in dir.
+func In(dir string) Programs {
+	return Programs{
 		nats: filepath.Join(dir, "nats-server"), collector: filepath.Join(dir, plan.Collector),
 		alerter: filepath.Join(dir, "alerter"), notifier: filepath.Join(dir, "notifier"),
 	}
+}
+
+// Compile builds the programs into dir.
+func Compile(dir string) (Programs, error) {
+	const module = "github.com/tocsin-dev/tocsin/services/"
+	p := In(dir)
 	for _, b := range []struct{ program, path string }{
 		{p.nats, "github.com/nats-io/nats-server/v2"},
 		{p.collector, module + "collector/cmd/collector"},
