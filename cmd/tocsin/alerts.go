@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,13 +9,7 @@ import (
 	"time"
 	"unicode"
 
-	"google.golang.org/grpc/status"
-
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
-	"github.com/tocsin-dev/tocsin/internal/fault"
-	"github.com/tocsin-dev/tocsin/internal/proc"
-	"github.com/tocsin-dev/tocsin/internal/rpc"
-	"github.com/tocsin-dev/tocsin/internal/secret"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
 )
@@ -26,17 +19,15 @@ const queryTimeout = 10 * time.Second
 
 // alertsCommand lists alerts by the alerter's query API.
 type alertsCommand struct {
-	Address  string        `help:"gRPC address of the alerter." default:"127.0.0.1:9091"`
-	Token    secret.String `help:"Bearer token of the alerter." env:"TOCSIN_ALERTER_TOKEN" placeholder:"TOKEN"`
-	Insecure bool          `help:"Send the token unencrypted to another machine."`
-	Matchers []string      `arg:"" optional:"" help:"Matchers as Alertmanager writes them, e.g. severity=\"critical\"; all must hold."`
+	alerterFlags
+	Matchers []string `arg:"" optional:"" help:"Matchers as Alertmanager writes them, e.g. severity=\"critical\"; all must hold."`
 }
 
 // Run prints one line for each alert, those that fire first.
 func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
-	conn, err := rpc.Dial(c.Address, rpc.DialOptions{Token: c.Token, Insecure: c.Insecure})
+	conn, err := c.dial()
 	if err != nil {
-		return proc.Usage(err)
+		return err
 	}
 	defer conn.Close()
 	client := queryv1.NewQueryServiceClient(conn)
@@ -76,20 +67,6 @@ func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
 			printable(a.GetAnnotations()["summary"]))
 	}
 	return w.Flush()
-}
-
-// refused says for people why the alerter did not answer.
-func (c *alertsCommand) refused(err error) error {
-	if errors.Is(err, fault.Unavailable) {
-		return fmt.Errorf("no alerter answers at %s: is Tocsin running, and is this its query API (gRPC)?", c.Address)
-	}
-	if s, ok := errors.AsType[interface {
-		error
-		GRPCStatus() *status.Status
-	}](err); ok {
-		return fmt.Errorf("the alerter at %s: %s", c.Address, s.GRPCStatus().Message())
-	}
-	return fmt.Errorf("ask the alerter at %s: %w", c.Address, err)
 }
 
 // printable keeps a text that came from outside from moving the cursor.

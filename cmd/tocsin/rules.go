@@ -13,6 +13,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
 	"github.com/tocsin-dev/tocsin/internal/proc"
+	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
 	"github.com/tocsin-dev/tocsin/rules"
 	"github.com/tocsin-dev/tocsin/services/alerter"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulecheck"
@@ -22,6 +23,7 @@ import (
 // rulesCommand is what one does with rules before they run.
 type rulesCommand struct {
 	Check  rulesCheckCommand  `cmd:"" help:"Find the mistakes in files of rules, and what is allowed and hardly meant."`
+	Reload rulesReloadCommand `cmd:"" help:"Have a running alerter read its rule files anew and bring them into force."`
 	Test   rulesTestCommand   `cmd:"" help:"Play files of tests: what happens, and which alerts must come of it."`
 	Fields rulesFieldsCommand `cmd:"" help:"Print every field and function that expressions can name, with unit and meaning."`
 }
@@ -146,6 +148,30 @@ func count(n int, thing string) string {
 	default:
 		return fmt.Sprintf("%d %ss", n, thing)
 	}
+}
+
+// rulesReloadCommand asks a running alerter to read its rule files anew.
+type rulesReloadCommand struct{ alerterFlags }
+
+// Run prints what is in force then, or why nothing changed.
+func (c *rulesReloadCommand) Run(ctx context.Context, t cli.Terminal) error {
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	answer, err := rulev1.NewRuleServiceClient(conn).Reload(ctx, &rulev1.ReloadRequest{})
+	if err != nil {
+		return c.refused(err)
+	}
+	what := "the files say what is in force already"
+	if answer.GetChanged() {
+		what = "the files come into force now"
+	}
+	fmt.Fprintf(t.Out, "%s: %s (rule set %.12s)\n", what, count(int(answer.GetRules()), "rule"), answer.GetRuleSetHash())
+	return nil
 }
 
 // rulesFieldsCommand prints what expressions can name.

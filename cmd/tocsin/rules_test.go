@@ -2,13 +2,20 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/tocsin-dev/tocsin/internal/proc"
+	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
 )
 
 // tocsin runs a command line and returns what it printed.
@@ -130,6 +137,51 @@ tests:
 	}
 	if len(junit.Suites) != 2 || junit.Suites[0].Failures+junit.Suites[1].Failures != 1 || junit.Suites[0].Cases[0].Failure == nil {
 		t.Errorf("JUnit: %s", text)
+	}
+}
+
+// ruleService answers the RuleService.
+type ruleService struct {
+	rulev1.UnimplementedRuleServiceServer
+	answer *rulev1.ReloadResponse
+	err    error
+}
+
+func (s *ruleService) Reload(context.Context, *rulev1.ReloadRequest) (*rulev1.ReloadResponse, error) {
+	return s.answer, s.err
+}
+
+func TestRulesReload(t *testing.T) {
+	for name, c := range map[string]struct {
+		service *ruleService
+		want    string
+	}{
+		"changed":   {&ruleService{answer: &rulev1.ReloadResponse{RuleSetHash: "0123456789abcdef", Changed: true, Rules: 25}}, "the files come into force now: 25 rules (rule set 0123456789ab)"},
+		"unchanged": {&ruleService{answer: &rulev1.ReloadResponse{RuleSetHash: "0123456789abcdef", Rules: 1}}, "the files say what is in force already: 1 rule"},
+		"refused":   {&ruleService{err: status.Error(codes.InvalidArgument, "r.yaml:1:2: wrong")}, "r.yaml:1:2: wrong"},
+		"no answer": {nil, "no alerter answers at 127.0.0.1:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := grpc.NewServer()
+			defer server.Stop()
+			if c.service == nil {
+				ln.Close()
+			} else {
+				rulev1.RegisterRuleServiceServer(server, c.service)
+				go func() { _ = server.Serve(ln) }() // ends with the test
+			}
+			out, err := tocsin(t, "rules", "reload", "--address", ln.Addr().String())
+			if err != nil {
+				out += err.Error()
+			}
+			if !strings.Contains(out, c.want) {
+				t.Errorf("%q, want %q", out, c.want)
+			}
+		})
 	}
 }
 

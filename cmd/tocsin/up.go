@@ -95,6 +95,9 @@ func (c *upCommand) Run(ctx context.Context, t cli.Terminal) error {
 	if o.Log, err = proc.Logger(t.Err, cfg.log); err != nil {
 		return proc.Usage(err)
 	}
+	if !cli.IsTerminal(t.Out) { // a terminal that is closed hangs up, and means the end
+		o.Alerter.Reload = proc.Hangups(ctx)
+	}
 	o.Notifier.Print = func(line string) { fmt.Fprintln(t.Out, line) }
 	o.Ready = func(a stack.Addresses) {
 		fmt.Fprintf(t.Out, "Tocsin watches account %q. Its data is in %s.\n", cfg.runpod.Account, o.Dir)

@@ -28,6 +28,7 @@ import (
 	"github.com/tocsin-dev/tocsin/internal/rpc"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
+	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/drive"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/eventlog"
@@ -35,6 +36,7 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/outbox"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/own"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/query"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/reload"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
@@ -45,7 +47,7 @@ import (
 // NATS have other settings than expected.
 func Run(ctx context.Context, opts Options) error {
 	opts = opts.withDefaults()
-	program, err := opts.compile()
+	program, files, err := opts.compile()
 	if err != nil {
 		return proc.Usage(err)
 	}
@@ -74,7 +76,7 @@ func Run(ctx context.Context, opts Options) error {
 	admin.Handle("GET /metrics", proc.RequireToken(opts.Token, proc.MetricsHandler(opts.gatherer)))
 	g.Go(func() error { return proc.ServeHTTP(ctx, httpLn, admin, opts.Log) })
 	g.Go(func() error {
-		return work(ctx, opts, program, health, grpcLn, func() {
+		return work(ctx, opts, program, files, health, grpcLn, func() {
 			working.Store(true)
 			if opts.Ready != nil {
 				opts.Ready(Addresses{GRPC: grpcLn.Addr().String(), HTTP: httpLn.Addr().String()})
@@ -89,7 +91,7 @@ func Run(ctx context.Context, opts Options) error {
 
 // work wires what stands on NATS and runs it until ctx ends. Read it top to
 // bottom: each part needs only what is above it.
-func work(ctx context.Context, opts Options, program *engine.Program, health *proc.Health, ln net.Listener, ready func()) error {
+func work(ctx context.Context, opts Options, program *engine.Program, files map[string][]byte, health *proc.Health, ln net.Listener, ready func()) error {
 	log, reg := opts.Log, opts.Registerer
 	conn, err := bus.Connect(ctx, opts.NATS)
 	if err != nil {
@@ -125,8 +127,9 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 		return err
 	}
 	library := ruleset.NewLibrary(nats.rules, nats.meta, program)
+	reloader, reconfigured := reloading(opts, program, files, library)
 	activation := &ruleset.Activation{
-		Library: library, Set: program.Set(), Log: eventLog.Changed, Publish: conn.PublishAtomic, Logger: log,
+		Library: library, Log: eventLog.Changed, Publish: conn.PublishAtomic, Logger: log, Reconfigured: reconfigured,
 	}
 	reader := eventlog.NewReader(conn, eventLog)
 	events := feed.New(reader, log, reg)
@@ -156,6 +159,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
 		Store: store, View: view, Rules: library, End: reader.End, Log: log,
 	}))
+	rulev1.RegisterRuleServiceServer(server, &reload.Server{Reloader: reloader})
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -163,6 +167,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 		return nil
 	})
 	g.Go(func() error { return activation.Run(ctx) })
+	g.Go(func() error { return reloader.Run(ctx) })
 	g.Go(func() error { return events.Run(ctx) })
 	g.Go(func() error { return eventLog.Run(ctx, events.Reached) })
 	g.Go(func() error { return keeper.Run(ctx) })
@@ -173,6 +178,33 @@ func work(ctx context.Context, opts Options, program *engine.Program, health *pr
 	log.Info("alerter works", "replica", self, "log_id", eventLog.ID(), "rule_set", program.Hash(), "rules", len(program.Set().Rules()))
 	ready()
 	return g.Wait()
+}
+
+// reloading returns what reads the rule files anew, and what tells that it brought
+// others into the library.
+func reloading(opts Options, program *engine.Program, files map[string][]byte, library *ruleset.Library) (*reload.Reloader, <-chan struct{}) {
+	doubt := func(program *engine.Program) {
+		for _, d := range program.Doubts() {
+			opts.Log.Warn("a rule may say what is not meant", "place", d.Position.String(), "doubt", d.Text)
+		}
+	}
+	doubt(program)
+	reconfigured := make(chan struct{}, 1)
+	return reload.New(reload.Options{
+		Read: opts.ruleFiles,
+		Compile: func(files map[string][]byte) (*engine.Program, error) {
+			return engine.CompileFiles(files, opts.Targets)
+		},
+		Bring: func(program *engine.Program) {
+			doubt(program)
+			library.Configure(program)
+			select {
+			case reconfigured <- struct{}{}:
+			default: // it is told already
+			}
+		},
+		Hangup: opts.Reload, Log: opts.Log, Registerer: opts.Registerer,
+	}, files, program), reconfigured
 }
 
 // natsParts are what the alerter keeps in NATS, but for the leases.

@@ -227,6 +227,9 @@ type Options struct {
 	// MaxStreamBytes bounds the event log when the alerter creates it; 0 leaves
 	// it to the bus.
 	MaxStreamBytes int64
+	// Reload asks to read the rule files anew each time that it has a value; nil
+	// never does. They are also read anew when they change.
+	Reload <-chan struct{}
 	// Log receives one line for each unit of work; nil discards.
 	Log *slog.Logger
 	// Registerer takes the metrics; nil stands for a registry of the alerter's
@@ -292,9 +295,9 @@ func (o Options) checkNotifier() error {
 	return conn.Close()
 }
 
-// compile checks the options and compiles the rules. Its error names every
-// mistake at once.
-func (o Options) compile() (*engine.Program, error) {
+// compile checks the options and compiles the rules of the rule files, which it
+// returns too. Its error names every mistake at once.
+func (o Options) compile() (*engine.Program, map[string][]byte, error) {
 	errs := []error{
 		proc.CheckListen("alerter.grpc_address", o.GRPCAddress, o.Token, o.Insecure),
 		proc.CheckListen("alerter.http_address", o.HTTPAddress, o.Token, o.Insecure),
@@ -310,9 +313,9 @@ func (o Options) compile() (*engine.Program, error) {
 	errs = append(errs, err)
 	program, err := engine.CompileFiles(files, o.Targets)
 	if err := errors.Join(append(errs, err)...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return program, nil
+	return program, files, nil
 }
 
 // ruleFiles reads the rule files.

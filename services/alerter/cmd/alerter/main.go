@@ -29,6 +29,7 @@ func run(ctx context.Context, args []string) error {
 	if flags.Healthcheck {
 		return proc.Probe(ctx, opts.HTTPAddress)
 	}
+	opts.Reload = proc.Hangups(ctx)
 	opts.Ready = func(a alerter.Addresses) { opts.Log.Info("alerter ready", "grpc", a.GRPC, "http", a.HTTP) }
 	return alerter.Run(ctx, opts)
 }

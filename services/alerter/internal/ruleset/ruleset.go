@@ -7,8 +7,9 @@
 // a year of daily changes is a few megabytes.
 //
 // A replica cannot tell a file that was put back on purpose from one that is
-// out of date: each start brings the replica's own files into force if they are
-// not. All replicas must have the same ones; the last to start decides.
+// out of date: each start and each change of its files brings the replica's own
+// into force if they are not. All replicas must have the same ones; the last to
+// start or to change decides.
 package ruleset
 
 import (
@@ -63,12 +64,12 @@ type Bucket interface {
 
 // Library holds rule sets. It is safe for concurrent use.
 type Library struct {
-	sets       Bucket
-	meta       Bucket
-	configured *engine.Program
+	sets Bucket
+	meta Bucket
 
-	mu       sync.Mutex
-	programs []*engine.Program // guarded by mu; the one used last is the last
+	mu         sync.Mutex
+	configured *engine.Program   // guarded by mu; what this replica's files say
+	programs   []*engine.Program // guarded by mu; the one used last is the last
 }
 
 // NewLibrary returns a Library over the bucket of rule sets and the one that
@@ -80,11 +81,11 @@ func NewLibrary(sets, meta Bucket, configured *engine.Program) *Library {
 
 // Program returns a compiled rule set that is loaded, or nil.
 func (l *Library) Program(hash string) *engine.Program {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if hash == l.configured.Hash() {
 		return l.configured
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	i := slices.IndexFunc(l.programs, func(p *engine.Program) bool { return p.Hash() == hash })
 	if i < 0 {
 		return nil
@@ -92,6 +93,23 @@ func (l *Library) Program(hash string) *engine.Program {
 	p := l.programs[i]
 	l.programs = append(slices.Delete(l.programs, i, i+1), p)
 	return p
+}
+
+// Configure changes what this replica is configured with. The rule set of before
+// is kept as long as others are.
+func (l *Library) Configure(program *engine.Program) {
+	l.mu.Lock()
+	before := l.configured
+	l.configured = program
+	l.mu.Unlock()
+	l.add(before)
+}
+
+// Configured returns what this replica is configured with.
+func (l *Library) Configured() *engine.Program {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.configured
 }
 
 // add keeps a compiled rule set, in place of the one that was not used for
@@ -140,11 +158,11 @@ func (l *Library) Seed(ctx context.Context) (*engine.Program, error) {
 		return nil, err
 	}
 	if hash == "" {
-		return l.configured, nil
+		return l.Configured(), nil
 	}
 	program, err := l.Fetch(ctx, hash)
 	if errors.Is(err, ErrMissing) {
-		return l.configured, nil
+		return l.Configured(), nil
 	}
 	return program, err
 }
@@ -162,20 +180,20 @@ func (l *Library) Last(ctx context.Context) (string, error) {
 
 // Activation brings one rule set into force.
 type Activation struct {
-	// Library keeps the set.
+	// Library keeps the sets and knows the one that is configured.
 	Library *Library
-	// Set is the rule set that is configured.
-	Set *rulefile.Set
 	// Log tells the present event log, and when another takes its place.
 	Log func() (id string, changed <-chan struct{})
 	// Publish stores messages, all or none.
 	Publish func(ctx context.Context, messages []bus.Message) error
 	// Logger gets one line for each activation.
 	Logger *slog.Logger
+	// Reconfigured has a value when the library is configured anew; nil never does.
+	Reconfigured <-chan struct{}
 }
 
-// Run brings the set into force in the present log and in each that takes its
-// place, until ctx ends, and returns ctx's error.
+// Run brings the configured set into force in the present log and in each that takes
+// its place, and each that is configured later, until ctx ends, and returns ctx's error.
 func (a *Activation) Run(ctx context.Context) error {
 	for {
 		id, changed := a.Log()
@@ -197,6 +215,7 @@ func (a *Activation) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+		case <-a.Reconfigured:
 		}
 	}
 }
@@ -205,8 +224,9 @@ func (a *Activation) Run(ctx context.Context) error {
 // all partitions of the log, unless that was the last thing done there. When its outcome is not
 // known it may be done twice, which changes nothing.
 func (a *Activation) Activate(ctx context.Context, logID string) error {
-	hash := a.Set.Hash
-	if err := a.keep(ctx); err != nil {
+	set := a.Library.Configured().Set()
+	hash := set.Hash
+	if err := a.keep(ctx, set); err != nil {
 		return fmt.Errorf("store rule set %s: %w", hash, err)
 	}
 	value, rev, ok, err := a.Library.meta.Get(ctx, key)
@@ -242,17 +262,17 @@ func (a *Activation) Activate(ctx context.Context, logID string) error {
 		return fmt.Errorf("note the rule set in force: %w", err)
 	}
 	a.Logger.LogAttrs(ctx, slog.LevelInfo, "rule set activated", slog.String("rule_set", hash),
-		slog.Int("rules", len(a.Set.Rules())), slog.String("before", string(value)))
+		slog.Int("rules", len(set.Rules())), slog.String("before", string(value)))
 	return nil
 }
 
 // keep stores the set where the other replicas find it. It looks first, since
 // the bucket may have been lost after the set was brought into force.
-func (a *Activation) keep(ctx context.Context) error {
-	_, _, ok, err := a.Library.sets.Get(ctx, a.Set.Hash)
+func (a *Activation) keep(ctx context.Context, set *rulefile.Set) error {
+	_, _, ok, err := a.Library.sets.Get(ctx, set.Hash)
 	if err != nil || ok {
 		return err
 	}
-	_, err = a.Library.sets.Put(ctx, a.Set.Hash, a.Set.Encode())
+	_, err = a.Library.sets.Put(ctx, set.Hash, set.Encode())
 	return err
 }

@@ -134,9 +134,20 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// compiled is a set, ready to be used.
+func compiled(t *testing.T, set *rulefile.Set) *engine.Program {
+	t.Helper()
+	program, err := engine.Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
 // stage is an activation and what it published.
 type stage struct {
 	ruleset.Activation
+	others    *ruleset.Library // of a replica that is configured with something else
 	mu        sync.Mutex
 	published [][]bus.Message // guarded by mu
 	err       error           // guarded by mu
@@ -146,8 +157,9 @@ type stage struct {
 
 func newStage(t *testing.T, sets, meta *bucket) *stage {
 	s := &stage{log: "log-1", changed: make(chan struct{})}
+	s.others = ruleset.NewLibrary(sets, meta, configured(t))
 	s.Activation = ruleset.Activation{
-		Library: ruleset.NewLibrary(sets, meta, configured(t)), Set: parse(t),
+		Library: ruleset.NewLibrary(sets, meta, compiled(t, parse(t))),
 		Log: func() (string, <-chan struct{}) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -166,6 +178,9 @@ func newStage(t *testing.T, sets, meta *bucket) *stage {
 	}
 	return s
 }
+
+// hash names the set that the replica is configured with.
+func (s *stage) hash() string { return s.Library.Configured().Hash() }
 
 func (s *stage) count() int {
 	s.mu.Lock()
@@ -192,15 +207,15 @@ func TestActivateReachesEveryPartitionOnce(t *testing.T) {
 			t.Errorf("message %d is on %s", p, m.Subject)
 		}
 		e, err := event.Unmarshal(m.Data)
-		if err != nil || e.GetRuleSetActivated().GetHash() != s.Set.Hash {
+		if err != nil || e.GetRuleSetActivated().GetHash() != s.hash() {
 			t.Errorf("message %d activates %v, %v", p, e, err)
 		}
 	}
-	if _, err := s.Library.Fetch(t.Context(), s.Set.Hash); err != nil {
+	if _, err := s.others.Fetch(t.Context(), s.hash()); err != nil {
 		t.Errorf("the activated set is not kept: %v", err)
 	}
-	if hash, err := s.Library.Last(t.Context()); hash != s.Set.Hash || err != nil {
-		t.Errorf("%q is in force, %v; want %s", hash, err, s.Set.Hash)
+	if hash, err := s.Library.Last(t.Context()); hash != s.hash() || err != nil {
+		t.Errorf("%q is in force, %v; want %s", hash, err, s.hash())
 	}
 	if err := s.Activate(t.Context(), "log-2"); err != nil || s.count() != 2 {
 		t.Errorf("another log: %d batches, %v; want a second one", s.count(), err)
@@ -231,13 +246,13 @@ func TestReplicasWithOtherFilesAgreeOnWhatIsInForce(t *testing.T) {
 			}
 			var log []string // what was published, in order
 			slow, quick := newStage(t, sets, meta), newStage(t, sets, meta)
-			quick.Set = parseText(t, strings.Replace(text, "> 1", "> 2", 1))
+			quick.Library.Configure(compiled(t, parseText(t, strings.Replace(text, "> 1", "> 2", 1))))
 			quick.Publish = func(context.Context, []bus.Message) error {
-				log = append(log, quick.Set.Hash)
+				log = append(log, quick.hash())
 				return nil
 			}
 			slow.Publish = func(ctx context.Context, _ []bus.Message) error {
-				if log = append(log, slow.Set.Hash); len(log) > 1 {
+				if log = append(log, slow.hash()); len(log) > 1 {
 					return nil
 				}
 				return quick.Activate(ctx, "log-1")
@@ -288,6 +303,31 @@ func TestRunFollowsTheLog(t *testing.T) {
 	})
 }
 
+func TestWhatIsConfiguredAnewComesIntoForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sets, meta := newBuckets()
+		s := newStage(t, sets, meta)
+		reconfigured := make(chan struct{}, 1)
+		s.Reconfigured = reconfigured
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		synctest.Wait()
+		before := s.hash()
+		s.Library.Configure(compiled(t, parseText(t, strings.Replace(text, "> 1", "> 2", 1))))
+		reconfigured <- struct{}{}
+		synctest.Wait()
+		if last, err := s.others.Last(t.Context()); err != nil || last != s.hash() || last == before || s.count() != 2 {
+			t.Errorf("in force is %s after %d batches, %v; want %s after 2", last, s.count(), err, s.hash())
+		}
+		if s.Library.Program(before) == nil || s.Library.Program(s.hash()) == nil {
+			t.Error("the set of before, or the new one, is not known any more")
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestASetThatWasLostIsPutBack(t *testing.T) {
 	sets, meta := newBuckets()
 	s := newStage(t, sets, meta)
@@ -302,7 +342,7 @@ func TestASetThatWasLostIsPutBack(t *testing.T) {
 	if again.count() != 0 {
 		t.Errorf("what is in force was activated once more, in %d batches", again.count())
 	}
-	if _, err := again.Library.Fetch(t.Context(), s.Set.Hash); err != nil {
+	if _, err := again.others.Fetch(t.Context(), s.hash()); err != nil {
 		t.Errorf("the set in force is not kept: %v", err)
 	}
 }
