@@ -90,8 +90,11 @@ func TestStreamsThatWereCutAndGrewAgain(t *testing.T) {
 				for i := range grown {
 					heard(t, h, fmt.Sprint("new", i), "firing")
 				}
+				// On a slow machine the lease lapses while NATS restarts, and what the
+				// notifier knew beyond its last snapshot is gone with it, as in a crash.
+				lapsed := running && strings.Contains(p.log.String(), "the lease of the notifier ended")
 				ended := []string{"kept"}
-				if !c.forgets || running {
+				if !c.forgets || running && !lapsed {
 					ended = append(ended, "lost")
 				}
 				for i := range grown {
@@ -105,8 +108,8 @@ func TestStreamsThatWereCutAndGrewAgain(t *testing.T) {
 				}
 				p.store(t, s.fire("later"))
 				heard(t, h, "later", "firing")
-				once(t, h)
-				mayBeSilent := c.forgets && !running || c.quiet && running
+				once(t, h, lapsed)
+				mayBeSilent := c.forgets && !running || c.quiet && running || lapsed
 				if !mayBeSilent && !strings.Contains(p.log.String(), "lost what was in it") {
 					t.Error("nobody said that a stream was cut")
 				}
@@ -144,16 +147,28 @@ func heard(t *testing.T, h *hook, id, state string) {
 }
 
 // once checks that each alert was told as firing and as over at most once, in
-// that order, by messages whose sequences rise.
-func once(t *testing.T, h *hook) {
+// that order, by messages whose sequences rise. A message may come twice, as it was
+// and under its id, where NATS was gone before it was journaled that it had come.
+// With again, a state may be told again in other words, but none before it.
+func once(t *testing.T, h *hook, again bool) {
 	t.Helper()
-	told, last := map[string]string{}, map[string]uint64{}
+	told, last, bodies := map[string]string{}, map[string]uint64{}, map[string]string{}
 	for _, m := range h.messages() {
+		if before, again := bodies[m.ID]; again {
+			if m.Body != before {
+				t.Errorf("message %s came with two bodies:\n%s\n%s", m.ID, before, m.Body)
+			}
+			continue
+		}
+		bodies[m.ID] = m.Body
 		var body struct{ Data struct{ Sequence uint64 } }
 		if err := json.Unmarshal([]byte(m.Body), &body); err != nil {
 			t.Fatal(err)
 		}
 		for id, state := range states(t, m) {
+			if again && strings.HasSuffix(told[id], state+" ") {
+				continue
+			}
 			if told[id] += state + " "; told[id] != "firing " && told[id] != "firing resolved " {
 				t.Errorf("%s was told as %s", id, told[id])
 			}

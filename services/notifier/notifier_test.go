@@ -83,6 +83,7 @@ func TestARestartLosesNothingAndRepeatsNothing(t *testing.T) {
 	p := start(t, nats.URL(), standardTo(h))
 	p.notify(t, s.fire("told"))
 	h.until(t, 1)
+	journaled(t, nats, 16+2) // one fence for each shard, the message and its result
 
 	h.answers(func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	p.notify(t, s.fire("pending"))
