@@ -72,13 +72,20 @@ func (s Scene) draw(r *rand.Rand, at time.Duration) []Fault {
 			{Kind: Kill, Who: owner, At: at + jitter(1000*ms), For: 500 * ms},
 		}
 	case Intent:
+		// What steady is told keeps the journal's shards busy with a write that gets no
+		// answer when moody is back, who waits for news. Then a few alerts more are
+		// stored, and nothing changes any more: the next notifier that leads has the
+		// same to tell, at a later sequence.
+		mute, kill := at+jitter(1600*ms), at+2200*ms+jitter(300*ms)
 		return []Fault{
+			{Kind: Late, Who: Steady, At: at, For: 2200 * ms},
 			{Kind: Hang, Who: Moody, At: at, For: 2200 * ms},
 			{Kind: Hang, Who: Grouped, At: at, For: 2200 * ms},
-			{Kind: Mute, Who: To(Notifier1, NATS), At: at + jitter(1600*ms), For: 2500 * ms},
-			{Kind: Mute, Who: To(Notifier2, NATS), At: at + jitter(1600*ms), For: 2500 * ms},
-			{Kind: Kill, Who: Notifier1, At: at + jitter(3000*ms), For: 500 * ms},
-			{Kind: Kill, Who: Notifier2, At: at + jitter(3000*ms), For: 500 * ms},
+			{Kind: Mute, Who: To(Notifier1, NATS), At: mute, For: 1500 * ms},
+			{Kind: Mute, Who: To(Notifier2, NATS), At: mute, For: 1500 * ms},
+			{Kind: Stall, Who: To(Collector, RunPod), At: mute + 300*ms, For: 3500 * ms},
+			{Kind: Kill, Who: Notifier1, At: kill, For: 400 * ms},
+			{Kind: Kill, Who: Notifier2, At: kill, For: 400 * ms},
 		}
 	case Log:
 		return []Fault{{Kind: Wipe, Who: NATS, Part: Events, At: at, For: jitter(500 * ms)}}
