@@ -87,7 +87,12 @@ func (c *cache) windowed(id int, s *expr.Slot) expr.Value {
 	if at.index < 0 || at.index >= len(list) {
 		return expr.Value{}
 	}
-	series, clock := &list[at.index], &c.partition.clock
+	return c.over(&list[at.index], s)
+}
+
+// over returns what a function over a course gives.
+func (c *cache) over(series *window.Series, s *expr.Slot) expr.Value {
+	clock := &c.partition.clock
 	switch s.Fn {
 	case expr.FnIncrease:
 		return rise(series.Increase(c.bus, s.Window))
@@ -106,8 +111,48 @@ func (c *cache) windowed(id int, s *expr.Slot) expr.Value {
 		return expr.NumIf(series.Delta(c.bus, s.Window))
 	case expr.FnCountTrue:
 		return expr.NumIf(series.CountTrue(c.bus, s.Window, s.Bucket, clock.gaps))
+	case expr.FnChanges:
+		return rise(series.Changes(c.bus, s.Window, clock.gaps))
+	case expr.FnAge:
+		return c.age(series)
+	default:
+		return expr.NumIf(c.statistic(series, s))
 	}
-	return expr.Value{}
+}
+
+// statistic returns what a function gives that weighs values by time.
+func (c *cache) statistic(series *window.Series, s *expr.Slot) (float64, bool) {
+	gaps := c.partition.clock.gaps
+	switch s.Fn {
+	case expr.FnDeriv:
+		return series.Deriv(c.bus, s.Window, gaps)
+	case expr.FnPredict:
+		return series.Predict(c.bus, s.Window, s.Ahead, gaps)
+	case expr.FnSum:
+		return series.Sum(c.bus, s.Window, gaps)
+	case expr.FnCount:
+		return series.Count(c.bus, s.Window, gaps)
+	case expr.FnFirst:
+		return series.First(c.bus, s.Window, gaps)
+	case expr.FnStddev:
+		return series.Stddev(c.bus, s.Window, gaps)
+	case expr.FnZScore:
+		return series.ZScore(c.bus, s.Window, gaps)
+	case expr.FnQuantile:
+		return series.Quantile(s.Part, c.bus, s.Window, gaps)
+	default:
+		return 0, false
+	}
+}
+
+// age returns for how many seconds there has been no value, by engine time: a gap
+// is no more than maxStep.
+func (c *cache) age(series *window.Series) expr.Value {
+	ceased, ok := series.Ceased(c.bus)
+	if !ok {
+		return expr.Value{}
+	}
+	return expr.Num(float64(c.now-c.partition.clock.engineAt(ceased)) / 1000)
 }
 
 // rise returns what is known of a rise as a value.

@@ -184,10 +184,11 @@ func (c *compiled) digest(slots []expr.Slot) {
 	}
 }
 
-// readsSamples says that the value of a slot comes from samples.
+// readsSamples says that the value of a slot comes from samples, and that there is
+// none without.
 func readsSamples(s expr.Slot, slots []expr.Slot) bool {
 	switch s.Fn {
-	case expr.FnLabel, expr.FnThreshold, expr.FnOverridden, expr.FnAbsent:
+	case expr.FnLabel, expr.FnThreshold, expr.FnOverridden, expr.FnAbsent, expr.FnAge, expr.FnCount:
 		return false
 	case expr.FnCountTrue:
 		return slices.ContainsFunc(s.Cond.Parts(), func(id int) bool { return readsSamples(slots[id], slots) })

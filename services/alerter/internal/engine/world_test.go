@@ -233,6 +233,10 @@ groups:
       - {alert: Reduced, on: endpoint, expr: "delta(workers.max, '5m') < 0", keep_firing_for: 10m}
       - {alert: Stuck, on: endpoint, expr: "tracked.oldest_queued_s > 60 || tracked.overrun > 0 || increase(tracked.lost, '10m') > 0"}
       - {alert: Delay, on: endpoint, expr: "tracked.delay_p95_s > 60 && tracked.open > 2"}
+      - {alert: Trend, on: endpoint, expr: "deriv(jobs.in_queue, '1m') > 0.01 && predict(jobs.in_queue, '1m', '5m') > 3"}
+      - {alert: Long, on: endpoint, expr: "sum(jobs.in_queue, '1m') > 60 && first(jobs.in_queue, '1m') > 1 && count(jobs.in_queue, '1m') > 30"}
+      - {alert: Restless, on: endpoint, expr: "changes(workers.max, '10m') > 2 || changes(jobs.completed, '1m') > 2"}
+      - {alert: Aged, on: endpoint, expr: "age(jobs.completed) > 1", for: 5s}
   - name: jobs
     rules:
       - {alert: JobFailed, on: job, expr: "increase(job.failed, '10m') >= 3 || job.fingerprint_new && job.category == 'oom'", keep_firing_for: 5m}
@@ -241,6 +245,7 @@ groups:
     rules:
       - {alert: PodDown, on: pod, expr: "pod.gone || pod.status != 'RUNNING'", for: 1m}
       - {alert: Restarts, on: pod, expr: "increase(pod.restarts, '10m') >= 2", keep_firing_for: 2m}
+      - {alert: Odd, on: pod, expr: "zscore(cpu.util_percent, '2m') > 1 && quantile(0.9, cpu.util_percent, '2m') - stddev(cpu.util_percent, '2m') > 10"}
       - {alert: Idle, on: pod, expr: "max(gpu.util_percent, '2m') < 50 && last(cpu.util_percent, '1m') < 50"}
   - name: accounts
     rules:

@@ -105,12 +105,14 @@ func (b *builder) quantity(e ast.Expr) (quantity, bool) {
 	}
 	q := quantity{slot: b.c.slots[id]}
 	switch q.slot.Fn {
-	case FnField, FnIncrease, FnMin, FnMax, FnAvg, FnLast, FnDelta:
+	case FnField, FnIncrease, FnMin, FnMax, FnAvg, FnFirst, FnLast, FnDelta, FnStddev, FnQuantile, FnPredict:
 		if kind := table[q.slot.Field].Kind; kind != Gauge && kind != Counter {
 			return q, false
 		}
 		q.unit = table[q.slot.Field].Unit
 	case FnRate, FnCountTrue:
+	case FnCount, FnAge:
+		q.unit = seconds
 	default:
 		return q, false
 	}
@@ -145,8 +147,11 @@ func (q quantity) doubt(compare string, number float64) string {
 	case q.slot.Fn == FnRate && above && number >= manyPerSecond:
 		return fmt.Sprintf("is per second: %s are %s a minute; did you mean increase(..., '1m') or %s?", Num(number), Num(number*60), Num(number/60))
 	case q.slot.Fn == FnRate:
-	case q.slot.Fn == FnDelta:
-		return "" // differences may be of any size
+	case q.slot.Fn == FnDelta, q.slot.Fn == FnPredict:
+		return "" // differences may be of any size, and a line falls below zero
+	case q.slot.Fn == FnCount && number > float64(q.slot.Window)/1000:
+		return fmt.Sprintf("counts seconds, up to %s of them, and is compared with %s", Num(float64(q.slot.Window)/1000), Num(number))
+	case q.slot.Fn == FnCount, q.slot.Fn == FnAge:
 	case number < 0 && q.slot.Field != ClockSkew:
 		return "is never negative"
 	case q.unit == percent && number > 0 && number < 1:
@@ -157,11 +162,14 @@ func (q quantity) doubt(compare string, number float64) string {
 		return fmt.Sprintf("is in seconds: %s are %s; did you mean %s?", Num(number), short(time.Duration(number)*time.Second), Num(number/1000))
 	case q.unit == dollars && number >= manyDollars:
 		return fmt.Sprintf("is in US dollars per hour: did you mean %s instead of %s?", Num(number/100), Num(number))
-	case q.slot.Fn != FnAvg && countsWhole(q.unit) && number > 0 && number < 1:
+	case !fraction(q.slot.Fn) && countsWhole(q.unit) && number > 0 && number < 1:
 		return fmt.Sprintf("counts %s and is compared with %s; a share is one count divided by another", q.unit, Num(number))
 	}
 	return ""
 }
+
+// fraction says that a function of whole numbers gives others.
+func fraction(fn Fn) bool { return fn == FnAvg || fn == FnStddev }
 
 // countsWhole says that values of a unit are whole numbers.
 func countsWhole(unit string) bool {

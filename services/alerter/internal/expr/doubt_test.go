@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,11 @@ func TestWhatIsHardlyMeantIsDoubted(t *testing.T) {
 		{"a clock that is behind", rulefile.OnAccount, "clock.skew_s < -5", ""},
 		{"times with counts", rulefile.OnEndpoint, "tracked.oldest_queued_s > jobs.in_queue", "has seconds and `jobs.in_queue` has jobs"},
 		{"counts of two things", rulefile.OnEndpoint, "jobs.in_queue > workers.max", ""},
+		{"more seconds than there are", rulefile.OnEndpoint, "count(jobs.in_queue, '10m') < 700", "counts seconds, up to 600 of them, and is compared with 700"},
+		{"seconds with a value", rulefile.OnEndpoint, "count(jobs.in_queue, '10m') < 300 || age(jobs.in_queue) > 600", ""},
+		{"a part of a percentage", rulefile.OnPod, "quantile(0.95, gpu.util_percent, '30m') < 0.05", "did you mean 5?"},
+		{"a spread below one", rulefile.OnEndpoint, "stddev(jobs.in_queue, '30m') < 0.5", ""},
+		{"a line below nothing", rulefile.OnEndpoint, "predict(jobs.in_queue, '30m', '1h') < -5", ""},
 		{"two times", rulefile.OnEndpoint, "tracked.oldest_queued_s > endpoint.execution_timeout_s", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -61,7 +67,10 @@ func TestEachFunctionIsInTheTableAndCanBeCalled(t *testing.T) {
 		"increase": "increase(jobs.failed, '5m') > 0", "rate": "rate(jobs.failed, '5m') > 0", "delta": "delta(jobs.in_queue, '5m') > 0",
 		"min": "min(jobs.in_queue, '5m') > 0", "max": "max(jobs.in_queue, '5m') > 0", "avg": "avg(jobs.in_queue, '5m') > 0",
 		"last": "last(jobs.in_queue, '5m') > 0", "count_true": "count_true(jobs.in_queue > 0, '5m', '1m') > 0",
-		"absent": "absent('5m')", "present": "present(jobs.in_queue)", "label": "label('env') == 'prod'", "threshold": "jobs.in_queue > threshold('queue', 1)",
+		"sum": "sum(jobs.in_queue, '5m') > 0", "stddev": "stddev(jobs.in_queue, '5m') > 0", "zscore": "zscore(jobs.in_queue, '5m') > 0",
+		"quantile": "quantile(0.9, jobs.in_queue, '5m') > 0", "deriv": "deriv(jobs.in_queue, '5m') > 0", "predict": "predict(jobs.in_queue, '5m', '1m') > 0",
+		"first": "first(jobs.in_queue, '5m') > 0", "count": "count(jobs.in_queue, '5m') > 0", "changes": "changes(jobs.in_queue, '5m') > 0",
+		"age": "age(jobs.in_queue) > 0", "absent": "absent('5m')", "present": "present(jobs.in_queue)", "label": "label('env') == 'prod'", "threshold": "jobs.in_queue > threshold('queue', 1)",
 		"contains": "endpoint.type.contains('q')", "startsWith": "endpoint.type.startsWith('q')", "endsWith": "endpoint.type.endsWith('e')",
 		"matches": "endpoint.type.matches('^q')", "size": "size(endpoint.type) > 2",
 	}
@@ -81,9 +90,9 @@ func TestEachFunctionIsInTheTableAndCanBeCalled(t *testing.T) {
 	for name := range calls {
 		t.Errorf("%s is not in the table", name)
 	}
-	for name := range windowFns {
-		if !strings.Contains(strings.Join(functionNames, " "), name) {
-			t.Errorf("%s is not in the table", name)
+	for _, f := range windowFns {
+		if !slices.Contains(functionNames, f.name) {
+			t.Errorf("%s is not in the table", f.name)
 		}
 	}
 }

@@ -29,12 +29,6 @@ const (
 	maxBuckets = 120
 )
 
-// windowFns are the functions that take a field and a window.
-var windowFns = map[string]Fn{
-	"increase": FnIncrease, "rate": FnRate, "min": FnMin, "max": FnMax,
-	"avg": FnAvg, "last": FnLast, "delta": FnDelta,
-}
-
 // macros returns the functions that capture a field or a name. They note the
 // slots of this one expression.
 func (b *builder) macros() []cel.Macro {
@@ -44,9 +38,12 @@ func (b *builder) macros() []cel.Macro {
 		cel.GlobalVarArgMacro("label", b.label),
 		cel.GlobalVarArgMacro("threshold", b.threshold),
 		cel.GlobalVarArgMacro("count_true", b.countTrue),
+		cel.GlobalVarArgMacro("quantile", b.quantile),
+		cel.GlobalVarArgMacro("predict", b.predict),
+		cel.GlobalVarArgMacro("age", b.age),
 	}
-	for _, name := range []string{"increase", "rate", "min", "max", "avg", "last", "delta"} {
-		all = append(all, cel.GlobalVarArgMacro(name, b.windowed(name, windowFns[name])))
+	for _, f := range windowFns {
+		all = append(all, cel.GlobalVarArgMacro(f.name, b.windowed(f)))
 	}
 	return all
 }
@@ -69,11 +66,11 @@ func (b *builder) variable(eh parser.ExprHelper, id int, t *cel.Type) ast.Expr {
 
 // windowed returns the macro of a function over a field and a window. min and
 // max of two numbers are left to the functions of that name.
-func (b *builder) windowed(name string, fn Fn) cel.MacroFactory {
+func (b *builder) windowed(f windowFn) cel.MacroFactory {
 	return func(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (ast.Expr, *common.Error) {
-		scalar := fn == FnMin || fn == FnMax
+		scalar := f.fn == FnMin || f.fn == FnMax
 		if len(args) != 2 {
-			return nil, b.wrong(eh, args, "%s takes a field and a window, for example %s(%s, '5m')", name, name, b.example())
+			return nil, b.wrong(eh, args, "%s takes a field and a window, for example %s(%s, '5m')", f.name, f.name, b.example())
 		}
 		if _, text := textOf(args[1]); !text && scalar {
 			return nil, nil
@@ -82,20 +79,12 @@ func (b *builder) windowed(name string, fn Fn) cel.MacroFactory {
 		if err != nil {
 			return nil, err
 		}
-		field, err := b.field(eh, args[0], name)
+		field, err := b.numberField(eh, args[0], f.name, f.of)
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case field.Kind != Gauge && field.Kind != Counter:
-			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("`%s` is no number; %s needs one", field.Name, name))
-		case field.Kind != Counter && (fn == FnIncrease || fn == FnRate):
-			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("`%s` is no counter; use delta for values that also fall", field.Name))
-		case field.Kind == Counter && fn != FnIncrease && fn != FnRate && fn != FnDelta:
-			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("`%s` is a counter, which only rises; use increase or rate", field.Name))
-		}
 		text, _ := textOf(args[1])
-		s := Slot{Fn: fn, Field: field.ID, Window: window, Text: fmt.Sprintf("%s(%s, '%s')", name, field.Name, text)}
+		s := Slot{Fn: f.fn, Field: field.ID, Window: window, Text: fmt.Sprintf("%s(%s, '%s')", f.name, field.Name, text)}
 		return b.capture(eh, args[0], s, cel.DoubleType), nil
 	}
 }
@@ -220,6 +209,12 @@ func (b *builder) example() string { return Fields(b.c.on)[0].Name }
 
 // duration reads a window within its bounds, in milliseconds.
 func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least time.Duration) (int64, *common.Error) {
+	return b.durationUpTo(eh, e, least, MaxWindow, "at most %s are kept")
+}
+
+// durationUpTo reads a duration within bounds, in milliseconds. most says why there
+// is an upper one.
+func (b *builder) durationUpTo(eh parser.ExprHelper, e ast.Expr, least, limit time.Duration, most string) (int64, *common.Error) {
 	text, ok := textOf(e)
 	if !ok {
 		return 0, eh.NewError(e.ID(), "expected a duration in quotes, for example '5m'")
@@ -230,8 +225,8 @@ func (b *builder) duration(eh parser.ExprHelper, e ast.Expr, least time.Duration
 		return 0, eh.NewError(e.ID(), err.Error())
 	case d < least:
 		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too short; expected at least %s", text, short(least)))
-	case d > MaxWindow:
-		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too long; at most %s are kept", text, short(MaxWindow)))
+	case d > limit:
+		return 0, eh.NewError(e.ID(), fmt.Sprintf("'%s' is too long; "+most, text, short(limit)))
 	}
 	return d.Milliseconds(), nil
 }

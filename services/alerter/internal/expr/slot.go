@@ -42,6 +42,26 @@ const (
 	FnThreshold
 	// FnOverridden says that the target has an override.
 	FnOverridden
+	// FnDeriv is by how much a value rises in a second, by the line through a window.
+	FnDeriv
+	// FnPredict is what a value will be, by the line through a window.
+	FnPredict
+	// FnSum is the area under the course of a window.
+	FnSum
+	// FnCount is for how many seconds of a window there was a value.
+	FnCount
+	// FnFirst is the oldest value in a window.
+	FnFirst
+	// FnStddev is the standard deviation of a window.
+	FnStddev
+	// FnZScore is how many of those the value now is above the mean.
+	FnZScore
+	// FnQuantile is the value that a part of a window did not exceed.
+	FnQuantile
+	// FnChanges is how often a value changed in a window.
+	FnChanges
+	// FnAge is for how many seconds a field has had no value.
+	FnAge
 )
 
 // Slot is a value that expressions take from outside: a field, a window over a
@@ -56,6 +76,10 @@ type Slot struct {
 	Window int64
 	// Bucket is the size of FnCountTrue's buckets, in milliseconds.
 	Bucket int64
+	// Part is the part of the window that FnQuantile asks for, from 0 to 1.
+	Part float64
+	// Ahead is how far FnPredict looks, in milliseconds.
+	Ahead int64
 	// Name is the label or override that is asked for.
 	Name string
 	// Default is FnThreshold's value without an override.

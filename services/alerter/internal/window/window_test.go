@@ -254,6 +254,17 @@ func functions(now, width int64) []func(*Series) (float64, bool) {
 		func(s *Series) (float64, bool) { return s.Last(now, width) },
 		func(s *Series) (float64, bool) { return s.Delta(now, width) },
 		func(s *Series) (float64, bool) { return s.CountTrue(now, width, width/5, nil) },
+		func(s *Series) (float64, bool) { return s.Deriv(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.Predict(now, width, width, nil) },
+		func(s *Series) (float64, bool) { return s.Sum(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.Count(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.First(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.Stddev(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.ZScore(now, width, nil) },
+		func(s *Series) (float64, bool) { return s.Quantile(0.3, now, width, nil) },
+		func(s *Series) (float64, bool) { r, ok := s.Changes(now, width, nil); return r.Least, ok },
+		func(s *Series) (float64, bool) { r, ok := s.Changes(now, width, nil); return r.Slack, ok },
+		func(s *Series) (float64, bool) { at, ok := s.Ceased(now); return float64(at), ok },
 	}
 }
 
