@@ -57,6 +57,10 @@ type canonicalRule struct {
 	KeepFiringFor int64
 	Labels        map[string]string
 	Annotations   map[string]string
+
+	// What was added later is left out where a rule does not use it, so that its
+	// hash stays and no upgrade brings the same rules into force again.
+	Times string `json:",omitempty"`
 }
 
 // hash names the behaviour of a set.
@@ -69,7 +73,7 @@ func hash(s *Set) string {
 		canonical.Rules = append(canonical.Rules, canonicalRule{
 			Group: r.Group, Alert: r.Alert, On: r.On, Expr: r.Expr, Until: r.Until,
 			For: int64(r.For), KeepFiringFor: int64(r.KeepFiringFor),
-			Labels: r.Labels, Annotations: r.Annotations,
+			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(),
 		})
 	}
 	sum := sha256.Sum256(mustJSON(canonical))

@@ -79,6 +79,9 @@ type Rule struct {
 	For time.Duration
 	// KeepFiringFor is how long the alert fires on after its end.
 	KeepFiringFor time.Duration
+	// Times says in how many of the last buckets of time the condition must have
+	// held, in place of holding now. The zero value asks for now.
+	Times Times
 	// Labels are added to the alert's labels.
 	Labels map[string]string
 	// Annotations are templates of texts for people, `runbook` among them.

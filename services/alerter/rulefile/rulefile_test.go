@@ -1,6 +1,7 @@
 package rulefile
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -57,6 +58,13 @@ func TestParseReadsAllOfARule(t *testing.T) {
 	}
 }
 
+func TestTimesAreReadAsTheyAreWritten(t *testing.T) {
+	r := parse(t, rules("{alert: A, on: pod, expr: a, times: ' 8  of 10 x  60s '}")).Rules()[0]
+	if want := (Times{Least: 8, Of: 10, Bucket: time.Minute}); r.Times != want || r.Times.String() != "8 of 10 x 1m" {
+		t.Errorf("got %+v (%s), want %+v", r.Times, r.Times, want)
+	}
+}
+
 func TestEveryMistakeIsToldWithItsPlace(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
@@ -79,6 +87,14 @@ func TestEveryMistakeIsToldWithItsPlace(t *testing.T) {
 		{"an empty expression", rules("{alert: A, on: pod, expr: ''}"), []string{"`expr` is empty"}},
 		{"an empty until", rules("{alert: A, on: pod, expr: a, until: ''}"), []string{"`until` is empty"}},
 		{"durations", rules("{alert: A, on: pod, expr: a, for: 5, keep_firing_for: 1.5h}"), []string{"`for`: \"5\" is no duration; write for example 5m, 1h30m or 2d", "`keep_firing_for`: \"1.5h\" is no duration"}},
+		{"times", rules("{alert: A, on: pod, expr: a, times: 8/10}"), []string{"a.yaml:4:45: `times`: \"8/10\" is not understood; write for example 8 of 10 x 1m"}},
+		{"times without end", rules("{alert: A, on: pod, expr: a, times: [8, 10]}"), []string{"`times` is a list; expected a single value"}},
+		{"more times than there are", rules("{alert: A, on: pod, expr: a, times: 11 of 10 x 1m}"), []string{"`times`: 11 of 10 cannot be; expected at least 1, and no more than there are"}},
+		{"no times", rules("{alert: A, on: pod, expr: a, times: 0 of 10 x 1m}"), []string{"`times`: 0 of 10 cannot be"}},
+		{"too many times", rules("{alert: A, on: pod, expr: a, times: 8 of 65 x 1m}"), []string{"`times`: 65 buckets are too many; at most 64 are kept"}},
+		{"times that are too short", rules("{alert: A, on: pod, expr: a, times: 8 of 10 x 9s}"), []string{"`times`: buckets of 9s are too short; expected at least 10s"}},
+		{"times that are too long", rules("{alert: A, on: pod, expr: a, times: 2 of 3 x 9h}"), []string{"`times`: 3 buckets of 9h are too long; at most 1d are kept"}},
+		{"times of no duration", rules("{alert: A, on: pod, expr: a, times: 8 of 10 x 1}"), []string{"`times`: \"1\" is no duration"}},
 		{"labels of Tocsin", rules("{alert: A, on: pod, expr: a, labels: {alertname: x, pod_id: y}}"), []string{"the label `alertname` is set by Tocsin itself", "the label `pod_id` is set by Tocsin"}},
 		{"label names", rules("{alert: A, on: pod, expr: a, labels: {1a: x, __b: y, c-d: z}}"), []string{"`1a` is no label name", "`__b` is no label name", "`c-d` is no label name"}},
 		{"a template as label", rules("{alert: A, on: pod, expr: a, labels: {a: '{{ $value }}'}}"), []string{"the label `a` is a template"}},
@@ -189,6 +205,22 @@ func TestTheHashIsOfTheMeaning(t *testing.T) {
 	}
 	if parse(t, good, TargetPattern{Match: ".*"}).Hash == base {
 		t.Error("target patterns are not in the hash")
+	}
+}
+
+// TestTheHashOfARuleStaysWhenTheLanguageGrows: a running system would bring the
+// same rules into force again, and end and begin alerts for it.
+func TestTheHashOfARuleStaysWhenTheLanguageGrows(t *testing.T) {
+	const before = "18a3f5b3db296669e0099d514cc67bcf69647a62248513bebaecec2c3e7fa7e3"
+	if got := parse(t, good, TargetPattern{Match: "^a-", Overrides: map[string]float64{"d": 1.5}}).Hash; got != before {
+		t.Errorf("the hash is %s, want %s", got, before)
+	}
+	const rule = "{alert: A, on: pod, expr: a%s}"
+	plain := parse(t, rules(fmt.Sprintf(rule, ""))).Hash
+	for _, key := range []string{", times: 2 of 3 x 1m"} {
+		if parse(t, rules(fmt.Sprintf(rule, key))).Hash == plain {
+			t.Errorf("a rule with %q has the hash of one without", key)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ func (p *Partition) activate(next *Program) {
 	p.program, p.hash = next, next.Hash()
 	targets := p.sortedTargets()
 	for _, t := range targets {
+		p.dropChanged(t, old, next)
 		p.rebind(t, now)
 		p.describe(t)
 		p.carryOver(t, old, now)
@@ -61,6 +62,7 @@ func (p *Partition) rebind(t *target, now int64) {
 	for _, a := range t.alerts {
 		p.schedule(a.timer, now)
 	}
+	p.rebindTallies(t)
 }
 
 // whyGone says why a rule set has no rule for an alert: its rule has other

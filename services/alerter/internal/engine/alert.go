@@ -58,7 +58,7 @@ func (p *Partition) begin(t *target, c *compiled, cat *failures, at int64) {
 // move takes an alert one step on and tells what came of it.
 func (p *Partition) move(a *alert, cond, until rule.Truth, at int64) {
 	before := a.state
-	next, change := a.state.Step(at, rule.Verdict{Cond: cond, Until: until, Since: p.missing(a, at)}, a.rule.timing)
+	next, change := a.state.Step(at, rule.Verdict{Cond: cond, Until: until, Since: p.missing(a.target, a.rule, at)}, a.rule.timing)
 	a.state = next
 	switch change {
 	case rule.None:

@@ -260,6 +260,7 @@ func (p *Partition) removed(t *target) {
 	p.touch(t)
 	p.touchJobs(t)
 	p.strip(t)
+	p.dropTallies(t)
 	*t = target{
 		token: t.token, target: t.target, labels: t.labels, overrides: t.overrides, firstSeen: t.firstSeen,
 		gone: now, slot: t.slot, interval: t.interval, sampled: never, sampledBus: never, alerts: t.alerts,

@@ -169,6 +169,9 @@ func decodeTarget(token string, s *statev1.TargetState) *target {
 		}
 		t.failures = append(t.failures, f)
 	}
+	for _, y := range s.GetTallies() {
+		t.tallies = append(t.tallies, decodeTally(t, y))
+	}
 	return t
 }
 

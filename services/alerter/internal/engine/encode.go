@@ -135,6 +135,9 @@ func (p *Partition) encodeTarget(t *target) *statev1.TargetState {
 		}
 		s.Failures = append(s.Failures, e)
 	}
+	for _, y := range t.tallies {
+		s.Tallies = append(s.Tallies, y.encode())
+	}
 	for _, a := range t.alerts {
 		s.AlertIds = append(s.AlertIds, a.told.GetId())
 	}

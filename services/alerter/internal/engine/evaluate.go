@@ -210,13 +210,14 @@ func (p *Partition) advanceRule(t *target, c *compiled, cat *failures, at int64)
 		p.problem(RuleFailed, c.key, t.token, "%v", err)
 		return
 	}
-	if a == nil {
-		if cond == rule.Yes {
-			p.begin(t, c, cat, at)
-		}
-		return
+	cond = p.often(t, c, category, a, cond, at)
+	switch {
+	case a != nil:
+		p.move(a, cond, until, at)
+	case cond == rule.Yes:
+		p.begin(t, c, cat, at)
 	}
-	p.move(a, cond, until, at)
+	p.settle(t, c, category, at)
 }
 
 // truths evaluates a rule's conditions; the clear condition only where an

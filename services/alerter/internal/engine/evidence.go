@@ -24,6 +24,9 @@ func (p *Partition) values(a *alert) *alertv1.Evidence {
 		}
 		e.Values = append(e.Values, value)
 	}
+	if v := a.tallyValue(); v != nil {
+		e.Values = append(e.Values, v)
+	}
 	return e
 }
 

@@ -60,6 +60,8 @@ type compiled struct {
 	cond   *expr.Expr
 	until  *expr.Expr
 	timing rule.Timing
+	// times is the zero value where the condition must hold now.
+	times rule.Times
 	// absences are the slots by which the passing of time alone decides.
 	absences []int
 	// readsGone says that it judges pods that are gone.
@@ -156,6 +158,7 @@ func (c *compiled) compile(comp *expr.Compiler) []*rulefile.MistakeError {
 	c.timing = rule.Timing{
 		For: c.rule.For.Milliseconds(), Keep: c.rule.KeepFiringFor.Milliseconds(), HasUntil: c.until != nil,
 	}
+	c.times = rule.Times{Least: c.rule.Times.Least, Of: c.rule.Times.Of, Size: c.rule.Times.Bucket.Milliseconds()}
 	if len(mistakes) > 0 {
 		return mistakes
 	}

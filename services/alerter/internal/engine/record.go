@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
@@ -312,12 +313,12 @@ func (p *Partition) tidy(t *target) {
 	t.failures = kept
 }
 
-// hasAlertOn says that an alert is about a category.
+// hasAlertOn says that an alert is about a category, or may come to be.
 func (t *target) hasAlertOn(category string) bool {
 	for _, a := range t.alerts {
 		if a.category == category {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(t.tallies, func(y *tally) bool { return y.category == category })
 }

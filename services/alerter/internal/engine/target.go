@@ -65,6 +65,8 @@ type target struct {
 
 	// alerts are sorted by rule and category.
 	alerts []*alert
+	// tallies are sorted by rule and category.
+	tallies []*tally
 	// watches are the timers of rules that the passing of time alone may decide.
 	watches []*timer
 	// loose are series that were read before the program was known.

@@ -8,7 +8,7 @@ import (
 )
 
 // timer is an instant at which the passing of time alone may change something:
-// an alert of a rule, an absence, or the memory of a removed target. When it
+// an alert of a rule, its buckets of time, an absence, or the memory of a removed target. When it
 // is due follows from the state alone, so timers are not stored.
 type timer struct {
 	target   *target
@@ -22,6 +22,8 @@ type timer struct {
 	fired int64
 	// done is set when the timer's alert is over.
 	done bool
+	// tally says that it is due with each bucket of time of the rule.
+	tally bool
 }
 
 func newTimer(t *target, c *compiled, category string) *timer {
@@ -110,6 +112,9 @@ func (p *Partition) due(t *timer, after int64) (int64, bool) {
 	if t.rule == nil {
 		at := t.target.gone + keepGone.Milliseconds()
 		return at, !t.target.live() && at > after
+	}
+	if t.tally {
+		return t.rule.times.Next(after), true
 	}
 	if a, _ := t.target.alert(t.rule, t.category); a != nil && a.timer == t {
 		return a.state.Due(after, t.rule.timing)

@@ -6,13 +6,13 @@ package engine
 // could publish anything (suspend), or because silence means nothing yet after
 // that or after a start of the collector.
 
-// missing returns since when what an alert is judged by is missing, if it is at
-// the instant at: since the last sample ceased to hold, or since now.
-func (p *Partition) missing(a *alert, at int64) int64 {
-	if !a.rule.readsSamples || a.target.sampled == never {
+// missing returns since when what a rule judges a target by is missing, if it is
+// at the instant at: since the last sample ceased to hold, or since now.
+func (p *Partition) missing(t *target, c *compiled, at int64) int64 {
+	if !c.readsSamples || t.sampled == never {
 		return at
 	}
-	return min(at, p.clock.engineAt(a.target.holds())+1)
+	return min(at, p.clock.engineAt(t.holds())+1)
 }
 
 // lapse stops the waits on a target whose last sample ceased to hold before the
@@ -20,9 +20,10 @@ func (p *Partition) missing(a *alert, at int64) int64 {
 func (p *Partition) lapse(t *target) {
 	for _, a := range t.alerts {
 		if a.rule.readsSamples {
-			p.freeze(a, p.missing(a, p.nowMs()))
+			p.freeze(a, p.missing(t, a.rule, p.nowMs()))
 		}
 	}
+	p.lose(t, false)
 }
 
 // suspend stops all waits before a gap in time.
@@ -31,7 +32,10 @@ func (p *Partition) suspend() {
 		return
 	}
 	for _, a := range p.byID {
-		p.freeze(a, p.missing(a, p.nowMs()))
+		p.freeze(a, p.missing(a.target, a.rule, p.nowMs()))
+	}
+	for _, t := range p.targets {
+		p.lose(t, true)
 	}
 }
 

@@ -229,6 +229,8 @@ groups:
          annotations: {summary: '{{ .Name }} {{ .Value "jobs.in_queue" }} {{ $labels.team }}'}}
       - {alert: NoData, on: endpoint, expr: "absent('2m') && endpoint.type == 'queue'", for: 1m}
       - {alert: Buckets, on: endpoint, expr: "count_true(workers.unhealthy > 0 && jobs.in_queue > 0, '5m', '30s') > 3"}
+      - {alert: Often, on: endpoint, expr: jobs.in_queue > 1, times: 3 of 5 x 30s, for: 20s, keep_firing_for: 30s}
+      - {alert: Seldom, on: endpoint, expr: workers.max == 0, times: 2 of 20 x 1m, until: workers.max > 1}
       - {alert: Slow, on: endpoint, expr: "rate(jobs.completed, '5m') < threshold('rate', 0.1) && avg(jobs.in_queue, '2m') > 1"}
       - {alert: Reduced, on: endpoint, expr: "delta(workers.max, '5m') < 0", keep_firing_for: 10m}
       - {alert: Stuck, on: endpoint, expr: "tracked.oldest_queued_s > 60 || tracked.overrun > 0 || increase(tracked.lost, '10m') > 0"}
@@ -239,6 +241,7 @@ groups:
       - {alert: Aged, on: endpoint, expr: "age(jobs.completed) > 1", for: 5s}
   - name: jobs
     rules:
+      - {alert: Mostly, on: job, expr: "increase(job.failed, '1m') > 0", times: 2 of 10 x 1m}
       - {alert: JobFailed, on: job, expr: "increase(job.failed, '10m') >= 3 || job.fingerprint_new && job.category == 'oom'", keep_firing_for: 5m}
       - {alert: Mixed, on: job, expr: "count_true(job.failed > 2 && jobs.in_queue > 0, '2m', '30s') > 1"}
   - name: pods
@@ -262,6 +265,8 @@ groups:
     rules:
       - {alert: Queue, on: endpoint, expr: jobs.in_queue > 1, for: 45s, labels: {severity: warning}}
       - {alert: NoData, on: endpoint, expr: "absent('3m')", for: 1m}
+      - {alert: Often, on: endpoint, expr: jobs.in_queue > 1, times: 3 of 5 x 30s, for: 50s}
+      - {alert: Seldom, on: endpoint, expr: workers.max == 0, times: 2 of 10 x 1m}
       - {alert: Buckets, on: endpoint, expr: "count_true(workers.unhealthy > 0, '5m', '30s') > 3", labels: {severity: info}}
       - {alert: Slow, on: endpoint, expr: "rate(jobs.completed, '10m') < 0.1 && max(jobs.in_queue, '3m') > 1"}
   - name: jobs

@@ -29,6 +29,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Truth is what is known of a condition.
+type Truth int32
+
+const (
+	// The facts to decide it are missing.
+	Truth_TRUTH_UNSPECIFIED Truth = 0
+	// It does not hold.
+	Truth_TRUTH_NO Truth = 1
+	// It holds.
+	Truth_TRUTH_YES Truth = 2
+)
+
+// Enum value maps for Truth.
+var (
+	Truth_name = map[int32]string{
+		0: "TRUTH_UNSPECIFIED",
+		1: "TRUTH_NO",
+		2: "TRUTH_YES",
+	}
+	Truth_value = map[string]int32{
+		"TRUTH_UNSPECIFIED": 0,
+		"TRUTH_NO":          1,
+		"TRUTH_YES":         2,
+	}
+)
+
+func (x Truth) Enum() *Truth {
+	p := new(Truth)
+	*p = x
+	return p
+}
+
+func (x Truth) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Truth) Descriptor() protoreflect.EnumDescriptor {
+	return file_tocsin_state_v1_state_proto_enumTypes[0].Descriptor()
+}
+
+func (Truth) Type() protoreflect.EnumType {
+	return &file_tocsin_state_v1_state_proto_enumTypes[0]
+}
+
+func (x Truth) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Truth.Descriptor instead.
+func (Truth) EnumDescriptor() ([]byte, []int) {
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{0}
+}
+
 // Head says how far a partition's fold has come.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -377,7 +430,10 @@ type TargetState struct {
 	// Ids of the pending and firing alerts, sorted.
 	AlertIds []string `protobuf:"bytes,20,rep,name=alert_ids,json=alertIds,proto3" json:"alert_ids,omitempty"`
 	// The bus's time of the last sample, milliseconds. Absent if never sampled.
-	SampledBusMs  *int64 `protobuf:"varint,21,opt,name=sampled_bus_ms,json=sampledBusMs,proto3,oneof" json:"sampled_bus_ms,omitempty"`
+	SampledBusMs *int64 `protobuf:"varint,21,opt,name=sampled_bus_ms,json=sampledBusMs,proto3,oneof" json:"sampled_bus_ms,omitempty"`
+	// In which buckets of time the conditions of rules with `times` held, in the
+	// order of rules and categories.
+	Tallies       []*Tally `protobuf:"bytes,22,rep,name=tallies,proto3" json:"tallies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +615,105 @@ func (x *TargetState) GetSampledBusMs() int64 {
 	return 0
 }
 
+func (x *TargetState) GetTallies() []*Tally {
+	if x != nil {
+		return x.Tallies
+	}
+	return nil
+}
+
+// Tally is in which of the last buckets of time a rule's condition held. Bit i of
+// a word is for the i-th bucket before that of the last judgement.
+type Tally struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule's key in its rule set.
+	RuleKey string `protobuf:"bytes,1,opt,name=rule_key,json=ruleKey,proto3" json:"rule_key,omitempty"`
+	// The error category on rules over jobs. Empty otherwise.
+	Category string `protobuf:"bytes,2,opt,name=category,proto3" json:"category,omitempty"`
+	// Engine time of the last judgement that brought something new, milliseconds.
+	AtMs int64 `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// What it was.
+	Truth Truth `protobuf:"varint,4,opt,name=truth,proto3,enum=tocsin.state.v1.Truth" json:"truth,omitempty"`
+	// The buckets in which the condition held at some time.
+	Held uint64 `protobuf:"fixed64,5,opt,name=held,proto3" json:"held,omitempty"`
+	// The buckets in which nobody knew at some time.
+	Unknown       uint64 `protobuf:"fixed64,6,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tally) Reset() {
+	*x = Tally{}
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tally) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tally) ProtoMessage() {}
+
+func (x *Tally) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tally.ProtoReflect.Descriptor instead.
+func (*Tally) Descriptor() ([]byte, []int) {
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Tally) GetRuleKey() string {
+	if x != nil {
+		return x.RuleKey
+	}
+	return ""
+}
+
+func (x *Tally) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *Tally) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Tally) GetTruth() Truth {
+	if x != nil {
+		return x.Truth
+	}
+	return Truth_TRUTH_UNSPECIFIED
+}
+
+func (x *Tally) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *Tally) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
 // Counter is a cumulative counter without its resets.
 type Counter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -574,7 +729,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +741,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +754,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Counter) GetField() string {
@@ -646,7 +801,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +813,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +826,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Series) GetKey() string {
@@ -743,7 +898,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +910,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +923,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Failures) GetCategory() string {
@@ -847,7 +1002,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1014,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1027,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Seen) GetFingerprint() string {
@@ -906,7 +1061,7 @@ type JobTable struct {
 
 func (x *JobTable) Reset() {
 	*x = JobTable{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1073,7 @@ func (x *JobTable) String() string {
 func (*JobTable) ProtoMessage() {}
 
 func (x *JobTable) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1086,7 @@ func (x *JobTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobTable.ProtoReflect.Descriptor instead.
 func (*JobTable) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JobTable) GetOpen() []*Job {
@@ -979,7 +1134,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1146,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1159,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Job) GetId() string {
@@ -1048,7 +1203,7 @@ type Delay struct {
 
 func (x *Delay) Reset() {
 	*x = Delay{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1215,7 @@ func (x *Delay) String() string {
 func (*Delay) ProtoMessage() {}
 
 func (x *Delay) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1228,7 @@ func (x *Delay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delay.ProtoReflect.Descriptor instead.
 func (*Delay) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Delay) GetAtMs() int64 {
@@ -1121,7 +1276,7 @@ type AlertRecord struct {
 
 func (x *AlertRecord) Reset() {
 	*x = AlertRecord{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1288,7 @@ func (x *AlertRecord) String() string {
 func (*AlertRecord) ProtoMessage() {}
 
 func (x *AlertRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1301,7 @@ func (x *AlertRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertRecord.ProtoReflect.Descriptor instead.
 func (*AlertRecord) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AlertRecord) GetAlert() *v11.Alert {
@@ -1241,7 +1396,7 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bSnapshot\x12)\n" +
 	"\x04head\x18\x01 \x01(\v2\x15.tocsin.state.v1.HeadR\x04head\x120\n" +
 	"\atargets\x18\x02 \x03(\v2\x16.tocsin.state.v1.EntryR\atargets\x12.\n" +
-	"\x06active\x18\x03 \x03(\v2\x16.tocsin.state.v1.EntryR\x06active\"\x88\t\n" +
+	"\x06active\x18\x03 \x03(\v2\x16.tocsin.state.v1.EntryR\x06active\"\xba\t\n" +
 	"\vTargetState\x12/\n" +
 	"\x06target\x18\x01 \x01(\v2\x17.tocsin.event.v1.TargetR\x06target\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.tocsin.event.v1.TargetSpecR\x04spec\x12@\n" +
@@ -1267,7 +1422,8 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bfailures\x18\x12 \x03(\v2\x19.tocsin.state.v1.FailuresR\bfailures\x12\x18\n" +
 	"\atracked\x18\x13 \x01(\bR\atracked\x12\x1b\n" +
 	"\talert_ids\x18\x14 \x03(\tR\balertIds\x12)\n" +
-	"\x0esampled_bus_ms\x18\x15 \x01(\x03H\x02R\fsampledBusMs\x88\x01\x01\x1a9\n" +
+	"\x0esampled_bus_ms\x18\x15 \x01(\x03H\x02R\fsampledBusMs\x88\x01\x01\x120\n" +
+	"\atallies\x18\x16 \x03(\v2\x16.tocsin.state.v1.TallyR\atallies\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -1277,7 +1433,14 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\b_gone_msB\r\n" +
 	"\v_sampled_msB\x11\n" +
-	"\x0f_sampled_bus_ms\"G\n" +
+	"\x0f_sampled_bus_ms\"\xaf\x01\n" +
+	"\x05Tally\x12\x19\n" +
+	"\brule_key\x18\x01 \x01(\tR\aruleKey\x12\x1a\n" +
+	"\bcategory\x18\x02 \x01(\tR\bcategory\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12,\n" +
+	"\x05truth\x18\x04 \x01(\x0e2\x16.tocsin.state.v1.TruthR\x05truth\x12\x12\n" +
+	"\x04held\x18\x05 \x01(\x06R\x04held\x12\x18\n" +
+	"\aunknown\x18\x06 \x01(\x06R\aunknown\"G\n" +
 	"\aCounter\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x10\n" +
 	"\x03raw\x18\x02 \x01(\x01R\x03raw\x12\x14\n" +
@@ -1332,7 +1495,11 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\v_cleared_msB\v\n" +
 	"\t_renew_msB\n" +
 	"\n" +
-	"\b_held_msB\xbf\x01\n" +
+	"\b_held_ms*;\n" +
+	"\x05Truth\x12\x15\n" +
+	"\x11TRUTH_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bTRUTH_NO\x10\x01\x12\r\n" +
+	"\tTRUTH_YES\x10\x02B\xbf\x01\n" +
 	"\x13com.tocsin.state.v1B\n" +
 	"StateProtoP\x01Z>github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1;statev1\xa2\x02\x03TSX\xaa\x02\x0fTocsin.State.V1\xca\x02\x0fTocsin\\State\\V1\xe2\x02\x1bTocsin\\State\\V1\\GPBMetadata\xea\x02\x11Tocsin::State::V1b\x06proto3"
 
@@ -1348,62 +1515,67 @@ func file_tocsin_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_tocsin_state_v1_state_proto_rawDescData
 }
 
-var file_tocsin_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_tocsin_state_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tocsin_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_tocsin_state_v1_state_proto_goTypes = []any{
-	(*Head)(nil),               // 0: tocsin.state.v1.Head
-	(*Gap)(nil),                // 1: tocsin.state.v1.Gap
-	(*Entry)(nil),              // 2: tocsin.state.v1.Entry
-	(*Snapshot)(nil),           // 3: tocsin.state.v1.Snapshot
-	(*TargetState)(nil),        // 4: tocsin.state.v1.TargetState
-	(*Counter)(nil),            // 5: tocsin.state.v1.Counter
-	(*Series)(nil),             // 6: tocsin.state.v1.Series
-	(*Failures)(nil),           // 7: tocsin.state.v1.Failures
-	(*Seen)(nil),               // 8: tocsin.state.v1.Seen
-	(*JobTable)(nil),           // 9: tocsin.state.v1.JobTable
-	(*Job)(nil),                // 10: tocsin.state.v1.Job
-	(*Delay)(nil),              // 11: tocsin.state.v1.Delay
-	(*AlertRecord)(nil),        // 12: tocsin.state.v1.AlertRecord
-	nil,                        // 13: tocsin.state.v1.TargetState.LabelsEntry
-	nil,                        // 14: tocsin.state.v1.TargetState.OverridesEntry
-	(*v1.Target)(nil),          // 15: tocsin.event.v1.Target
-	(*v1.TargetSpec)(nil),      // 16: tocsin.event.v1.TargetSpec
-	(*v1.HealthSampled)(nil),   // 17: tocsin.event.v1.HealthSampled
-	(*v1.GpuSampled)(nil),      // 18: tocsin.event.v1.GpuSampled
-	(*v1.AccountPolled)(nil),   // 19: tocsin.event.v1.AccountPolled
-	(*v1.InventoryShrunk)(nil), // 20: tocsin.event.v1.InventoryShrunk
-	(*v1.PollFailed)(nil),      // 21: tocsin.event.v1.PollFailed
-	(v1.JobState)(0),           // 22: tocsin.event.v1.JobState
-	(*v11.Alert)(nil),          // 23: tocsin.alert.v1.Alert
+	(Truth)(0),                 // 0: tocsin.state.v1.Truth
+	(*Head)(nil),               // 1: tocsin.state.v1.Head
+	(*Gap)(nil),                // 2: tocsin.state.v1.Gap
+	(*Entry)(nil),              // 3: tocsin.state.v1.Entry
+	(*Snapshot)(nil),           // 4: tocsin.state.v1.Snapshot
+	(*TargetState)(nil),        // 5: tocsin.state.v1.TargetState
+	(*Tally)(nil),              // 6: tocsin.state.v1.Tally
+	(*Counter)(nil),            // 7: tocsin.state.v1.Counter
+	(*Series)(nil),             // 8: tocsin.state.v1.Series
+	(*Failures)(nil),           // 9: tocsin.state.v1.Failures
+	(*Seen)(nil),               // 10: tocsin.state.v1.Seen
+	(*JobTable)(nil),           // 11: tocsin.state.v1.JobTable
+	(*Job)(nil),                // 12: tocsin.state.v1.Job
+	(*Delay)(nil),              // 13: tocsin.state.v1.Delay
+	(*AlertRecord)(nil),        // 14: tocsin.state.v1.AlertRecord
+	nil,                        // 15: tocsin.state.v1.TargetState.LabelsEntry
+	nil,                        // 16: tocsin.state.v1.TargetState.OverridesEntry
+	(*v1.Target)(nil),          // 17: tocsin.event.v1.Target
+	(*v1.TargetSpec)(nil),      // 18: tocsin.event.v1.TargetSpec
+	(*v1.HealthSampled)(nil),   // 19: tocsin.event.v1.HealthSampled
+	(*v1.GpuSampled)(nil),      // 20: tocsin.event.v1.GpuSampled
+	(*v1.AccountPolled)(nil),   // 21: tocsin.event.v1.AccountPolled
+	(*v1.InventoryShrunk)(nil), // 22: tocsin.event.v1.InventoryShrunk
+	(*v1.PollFailed)(nil),      // 23: tocsin.event.v1.PollFailed
+	(v1.JobState)(0),           // 24: tocsin.event.v1.JobState
+	(*v11.Alert)(nil),          // 25: tocsin.alert.v1.Alert
 }
 var file_tocsin_state_v1_state_proto_depIdxs = []int32{
-	1,  // 0: tocsin.state.v1.Head.gaps:type_name -> tocsin.state.v1.Gap
-	0,  // 1: tocsin.state.v1.Snapshot.head:type_name -> tocsin.state.v1.Head
-	2,  // 2: tocsin.state.v1.Snapshot.targets:type_name -> tocsin.state.v1.Entry
-	2,  // 3: tocsin.state.v1.Snapshot.active:type_name -> tocsin.state.v1.Entry
-	15, // 4: tocsin.state.v1.TargetState.target:type_name -> tocsin.event.v1.Target
-	16, // 5: tocsin.state.v1.TargetState.spec:type_name -> tocsin.event.v1.TargetSpec
-	13, // 6: tocsin.state.v1.TargetState.labels:type_name -> tocsin.state.v1.TargetState.LabelsEntry
-	14, // 7: tocsin.state.v1.TargetState.overrides:type_name -> tocsin.state.v1.TargetState.OverridesEntry
-	17, // 8: tocsin.state.v1.TargetState.health:type_name -> tocsin.event.v1.HealthSampled
-	18, // 9: tocsin.state.v1.TargetState.gpu:type_name -> tocsin.event.v1.GpuSampled
-	19, // 10: tocsin.state.v1.TargetState.account:type_name -> tocsin.event.v1.AccountPolled
-	20, // 11: tocsin.state.v1.TargetState.inventory:type_name -> tocsin.event.v1.InventoryShrunk
-	21, // 12: tocsin.state.v1.TargetState.failure:type_name -> tocsin.event.v1.PollFailed
-	5,  // 13: tocsin.state.v1.TargetState.counters:type_name -> tocsin.state.v1.Counter
-	6,  // 14: tocsin.state.v1.TargetState.series:type_name -> tocsin.state.v1.Series
-	7,  // 15: tocsin.state.v1.TargetState.failures:type_name -> tocsin.state.v1.Failures
-	8,  // 16: tocsin.state.v1.Failures.fingerprints:type_name -> tocsin.state.v1.Seen
-	6,  // 17: tocsin.state.v1.Failures.series:type_name -> tocsin.state.v1.Series
-	10, // 18: tocsin.state.v1.JobTable.open:type_name -> tocsin.state.v1.Job
-	10, // 19: tocsin.state.v1.JobTable.ended:type_name -> tocsin.state.v1.Job
-	11, // 20: tocsin.state.v1.JobTable.delays:type_name -> tocsin.state.v1.Delay
-	22, // 21: tocsin.state.v1.Job.state:type_name -> tocsin.event.v1.JobState
-	23, // 22: tocsin.state.v1.AlertRecord.alert:type_name -> tocsin.alert.v1.Alert
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	2,  // 0: tocsin.state.v1.Head.gaps:type_name -> tocsin.state.v1.Gap
+	1,  // 1: tocsin.state.v1.Snapshot.head:type_name -> tocsin.state.v1.Head
+	3,  // 2: tocsin.state.v1.Snapshot.targets:type_name -> tocsin.state.v1.Entry
+	3,  // 3: tocsin.state.v1.Snapshot.active:type_name -> tocsin.state.v1.Entry
+	17, // 4: tocsin.state.v1.TargetState.target:type_name -> tocsin.event.v1.Target
+	18, // 5: tocsin.state.v1.TargetState.spec:type_name -> tocsin.event.v1.TargetSpec
+	15, // 6: tocsin.state.v1.TargetState.labels:type_name -> tocsin.state.v1.TargetState.LabelsEntry
+	16, // 7: tocsin.state.v1.TargetState.overrides:type_name -> tocsin.state.v1.TargetState.OverridesEntry
+	19, // 8: tocsin.state.v1.TargetState.health:type_name -> tocsin.event.v1.HealthSampled
+	20, // 9: tocsin.state.v1.TargetState.gpu:type_name -> tocsin.event.v1.GpuSampled
+	21, // 10: tocsin.state.v1.TargetState.account:type_name -> tocsin.event.v1.AccountPolled
+	22, // 11: tocsin.state.v1.TargetState.inventory:type_name -> tocsin.event.v1.InventoryShrunk
+	23, // 12: tocsin.state.v1.TargetState.failure:type_name -> tocsin.event.v1.PollFailed
+	7,  // 13: tocsin.state.v1.TargetState.counters:type_name -> tocsin.state.v1.Counter
+	8,  // 14: tocsin.state.v1.TargetState.series:type_name -> tocsin.state.v1.Series
+	9,  // 15: tocsin.state.v1.TargetState.failures:type_name -> tocsin.state.v1.Failures
+	6,  // 16: tocsin.state.v1.TargetState.tallies:type_name -> tocsin.state.v1.Tally
+	0,  // 17: tocsin.state.v1.Tally.truth:type_name -> tocsin.state.v1.Truth
+	10, // 18: tocsin.state.v1.Failures.fingerprints:type_name -> tocsin.state.v1.Seen
+	8,  // 19: tocsin.state.v1.Failures.series:type_name -> tocsin.state.v1.Series
+	12, // 20: tocsin.state.v1.JobTable.open:type_name -> tocsin.state.v1.Job
+	12, // 21: tocsin.state.v1.JobTable.ended:type_name -> tocsin.state.v1.Job
+	13, // 22: tocsin.state.v1.JobTable.delays:type_name -> tocsin.state.v1.Delay
+	24, // 23: tocsin.state.v1.Job.state:type_name -> tocsin.event.v1.JobState
+	25, // 24: tocsin.state.v1.AlertRecord.alert:type_name -> tocsin.alert.v1.Alert
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_state_v1_state_proto_init() }
@@ -1413,21 +1585,22 @@ func file_tocsin_state_v1_state_proto_init() {
 	}
 	file_tocsin_state_v1_state_proto_msgTypes[0].OneofWrappers = []any{}
 	file_tocsin_state_v1_state_proto_msgTypes[4].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tocsin_state_v1_state_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[12].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_state_v1_state_proto_rawDesc), len(file_tocsin_state_v1_state_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   15,
+			NumEnums:      1,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_tocsin_state_v1_state_proto_goTypes,
 		DependencyIndexes: file_tocsin_state_v1_state_proto_depIdxs,
+		EnumInfos:         file_tocsin_state_v1_state_proto_enumTypes,
 		MessageInfos:      file_tocsin_state_v1_state_proto_msgTypes,
 	}.Build()
 	File_tocsin_state_v1_state_proto = out.File
