@@ -60,7 +60,8 @@ type canonicalRule struct {
 
 	// What was added later is left out where a rule does not use it, so that its
 	// hash stays and no upgrade brings the same rules into force again.
-	Times string `json:",omitempty"`
+	Times  string `json:",omitempty"`
+	NoData NoData `json:",omitempty"`
 }
 
 // hash names the behaviour of a set.
@@ -73,7 +74,7 @@ func hash(s *Set) string {
 		canonical.Rules = append(canonical.Rules, canonicalRule{
 			Group: r.Group, Alert: r.Alert, On: r.On, Expr: r.Expr, Until: r.Until,
 			For: int64(r.For), KeepFiringFor: int64(r.KeepFiringFor),
-			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(),
+			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(), NoData: r.NoData,
 		})
 	}
 	sum := sha256.Sum256(mustJSON(canonical))

@@ -82,6 +82,9 @@ type Rule struct {
 	// Times says in how many of the last buckets of time the condition must have
 	// held, in place of holding now. The zero value asks for now.
 	Times Times
+	// NoData says what becomes of the alert while the source answers and leaves out
+	// what the condition needs. Empty means that it stays as it is.
+	NoData NoData
 	// Labels are added to the alert's labels.
 	Labels map[string]string
 	// Annotations are templates of texts for people, `runbook` among them.

@@ -95,6 +95,8 @@ func TestEveryMistakeIsToldWithItsPlace(t *testing.T) {
 		{"times that are too short", rules("{alert: A, on: pod, expr: a, times: 8 of 10 x 9s}"), []string{"`times`: buckets of 9s are too short; expected at least 10s"}},
 		{"times that are too long", rules("{alert: A, on: pod, expr: a, times: 2 of 3 x 9h}"), []string{"`times`: 3 buckets of 9h are too long; at most 1d are kept"}},
 		{"times of no duration", rules("{alert: A, on: pod, expr: a, times: 8 of 10 x 1}"), []string{"`times`: \"1\" is no duration"}},
+		{"no data", rules("{alert: A, on: pod, expr: a, no_data: resolved}"), []string{"a.yaml:4:47: `no_data: resolved` means nothing; expected keep, fire or resolve; did you mean `resolve`?"}},
+		{"no data in a list", rules("{alert: A, on: pod, expr: a, no_data: [fire]}"), []string{"`no_data` is a list; expected a single value"}},
 		{"labels of Tocsin", rules("{alert: A, on: pod, expr: a, labels: {alertname: x, pod_id: y}}"), []string{"the label `alertname` is set by Tocsin itself", "the label `pod_id` is set by Tocsin"}},
 		{"label names", rules("{alert: A, on: pod, expr: a, labels: {1a: x, __b: y, c-d: z}}"), []string{"`1a` is no label name", "`__b` is no label name", "`c-d` is no label name"}},
 		{"a template as label", rules("{alert: A, on: pod, expr: a, labels: {a: '{{ $value }}'}}"), []string{"the label `a` is a template"}},
@@ -217,9 +219,19 @@ func TestTheHashOfARuleStaysWhenTheLanguageGrows(t *testing.T) {
 	}
 	const rule = "{alert: A, on: pod, expr: a%s}"
 	plain := parse(t, rules(fmt.Sprintf(rule, ""))).Hash
-	for _, key := range []string{", times: 2 of 3 x 1m"} {
+	for _, key := range []string{", times: 2 of 3 x 1m", ", no_data: fire", ", no_data: resolve"} {
 		if parse(t, rules(fmt.Sprintf(rule, key))).Hash == plain {
 			t.Errorf("a rule with %q has the hash of one without", key)
+		}
+	}
+}
+
+func TestWhatIsTheDefaultNeedNotBeSaid(t *testing.T) {
+	const rule = "{alert: A, on: pod, expr: a%s}"
+	plain := parse(t, rules(fmt.Sprintf(rule, "")))
+	for _, key := range []string{", no_data: keep"} {
+		if parse(t, rules(fmt.Sprintf(rule, key))).Hash != plain.Hash {
+			t.Errorf("a rule with %q has another hash than one without", key)
 		}
 	}
 }

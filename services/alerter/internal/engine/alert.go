@@ -27,7 +27,7 @@ const (
 )
 
 // begin makes an alert whose condition begins to hold.
-func (p *Partition) begin(t *target, c *compiled, cat *failures, at int64) {
+func (p *Partition) begin(t *target, c *compiled, cat *failures, v verdict, at int64) {
 	category := ""
 	if cat != nil {
 		category = cat.category
@@ -52,13 +52,14 @@ func (p *Partition) begin(t *target, c *compiled, cat *failures, at int64) {
 	t.alerts = slices.Insert(t.alerts, i, a)
 	p.byID[a.told.GetId()], p.byFingerprint[fingerprint] = a, a
 	p.perRule[c.key]++
-	p.move(a, rule.Yes, rule.Unknown, at)
+	p.move(a, v, at)
 }
 
 // move takes an alert one step on and tells what came of it.
-func (p *Partition) move(a *alert, cond, until rule.Truth, at int64) {
+func (p *Partition) move(a *alert, v verdict, at int64) {
+	p.lacks(a, v.lack)
 	before := a.state
-	next, change := a.state.Step(at, rule.Verdict{Cond: cond, Until: until, Since: p.missing(a.target, a.rule, at)}, a.rule.timing)
+	next, change := a.state.Step(at, rule.Verdict{Cond: v.cond, Until: v.until, Since: p.missing(a.target, a.rule, at)}, a.rule.timing)
 	a.state = next
 	switch change {
 	case rule.None:
@@ -83,6 +84,9 @@ func (p *Partition) move(a *alert, cond, until rule.Truth, at int64) {
 			// The texts stay: they tell of the problem that is over, and would
 			// contradict themselves with the values of its end.
 			a.told.Evidence = p.evidence(a, at)
+			if v.decided {
+				a.told.ResolveReason = withoutData(v.lack)
+			}
 		}
 		p.over(a, at, change == rule.Resolved)
 		return
@@ -224,6 +228,9 @@ func (p *Partition) annotations(a *alert, at int64) map[string]string {
 			text = "the template " + an.name + " failed: " + err.Error()
 		}
 		texts[an.name] = text
+	}
+	if a.lack.GetReason() == leftOut {
+		texts["no_data"] = withoutData(a.lack)
 	}
 	return texts
 }

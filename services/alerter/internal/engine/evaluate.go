@@ -210,12 +210,13 @@ func (p *Partition) advanceRule(t *target, c *compiled, cat *failures, at int64)
 		p.problem(RuleFailed, c.key, t.token, "%v", err)
 		return
 	}
-	cond = p.often(t, c, category, a, cond, at)
+	v := p.weigh(t, c, a, cond, until)
+	v.cond = p.often(t, c, category, a, v.cond, at)
 	switch {
 	case a != nil:
-		p.move(a, cond, until, at)
-	case cond == rule.Yes:
-		p.begin(t, c, cat, at)
+		p.move(a, v, at)
+	case v.cond == rule.Yes:
+		p.begin(t, c, cat, v, at)
 	}
 	p.settle(t, c, category, at)
 }

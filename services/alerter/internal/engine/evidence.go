@@ -15,7 +15,7 @@ const maxPoints = 60
 // values returns the values of the parts of an alert's expression, as the
 // cache at hand has them.
 func (p *Partition) values(a *alert) *alertv1.Evidence {
-	e := &alertv1.Evidence{Expression: a.rule.rule.Expr}
+	e := &alertv1.Evidence{Expression: a.rule.rule.Expr, NoData: a.lack}
 	for _, id := range a.rule.cond.Parts() {
 		v := p.cache.Slot(id)
 		value := &alertv1.Value{Name: a.rule.group.slots[id].Text, Value: v.String()}
@@ -36,19 +36,9 @@ func (p *Partition) evidence(a *alert, at int64) *alertv1.Evidence {
 	var fields []expr.FieldID
 	failed := a.category != ""
 	for _, id := range a.rule.cond.Parts() {
-		s := a.rule.group.slots[id]
-		switch s.Fn {
-		case expr.FnAbsent, expr.FnLabel, expr.FnThreshold, expr.FnOverridden:
-			continue
-		case expr.FnCountTrue:
-			for _, inner := range s.Cond.Parts() {
-				fields = append(fields, a.rule.group.slots[inner].Field)
-			}
-			continue
-		}
-		fields = append(fields, s.Field)
-		failed = failed || s.Field == expr.JobsFailed
+		fields = append(fields, a.rule.group.fieldsOf(id)...)
 	}
+	failed = failed || slices.Contains(fields, expr.JobsFailed)
 	for i, f := range fields {
 		if !slices.Contains(fields[:i], f) {
 			if s := p.course(a, f, at); s != nil {

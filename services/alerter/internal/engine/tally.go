@@ -119,7 +119,7 @@ func (p *Partition) dropTallies(t *target) {
 func (p *Partition) dropChanged(t *target, old, next *Program) {
 	for i := len(t.tallies) - 1; i >= 0; i-- {
 		before, after := old.byKey[t.tallies[i].key], next.byKey[t.tallies[i].key]
-		if before == nil || after == nil || before.rule.Expr != after.rule.Expr || before.times != after.times {
+		if before == nil || after == nil || before.rule.Expr != after.rule.Expr || before.times != after.times || before.rule.NoData != after.rule.NoData {
 			p.dropTally(t, i)
 		}
 	}

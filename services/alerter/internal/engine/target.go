@@ -153,7 +153,9 @@ type alert struct {
 	target   *target
 	state    rule.State
 	told     *alertv1.Alert
-	timer    *timer
+	// lack is why its condition has no value, nil while it has one.
+	lack  *alertv1.NoData
+	timer *timer
 	// key is the rule's key, by which the rule is found after a load.
 	key string
 }

@@ -249,6 +249,8 @@ groups:
       - {alert: PodDown, on: pod, expr: "pod.gone || pod.status != 'RUNNING'", for: 1m}
       - {alert: Restarts, on: pod, expr: "increase(pod.restarts, '10m') >= 2", keep_firing_for: 2m}
       - {alert: Odd, on: pod, expr: "zscore(cpu.util_percent, '2m') > 1 && quantile(0.9, cpu.util_percent, '2m') - stddev(cpu.util_percent, '2m') > 10"}
+      - {alert: Mute, on: pod, expr: gpu.util_percent > 97, no_data: fire, for: 10s}
+      - {alert: Busy, on: pod, expr: cpu.util_percent > 80, no_data: resolve, until: cpu.util_percent < 20, keep_firing_for: 20s}
       - {alert: Idle, on: pod, expr: "max(gpu.util_percent, '2m') < 50 && last(cpu.util_percent, '1m') < 50"}
   - name: accounts
     rules:
@@ -275,6 +277,7 @@ groups:
   - name: pods
     rules:
       - {alert: PodDown, on: pod, expr: "pod.gone || pod.status != 'RUNNING'", for: 1m}
+      - {alert: Mute, on: pod, expr: gpu.util_percent > 97, no_data: resolve, for: 10s}
   - name: accounts
     rules:
       - {alert: Blind, on: account, expr: "absent('2m')"}

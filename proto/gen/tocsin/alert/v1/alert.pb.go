@@ -83,6 +83,64 @@ func (AlertState) EnumDescriptor() ([]byte, []int) {
 	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{0}
 }
 
+// NoDataReason is why a condition has no value. That a source says zero is a value.
+type NoDataReason int32
+
+const (
+	// Never sent; reading it means the producer forgot the field.
+	NoDataReason_NO_DATA_REASON_UNSPECIFIED NoDataReason = 0
+	// The source answers, and leaves out a field.
+	NoDataReason_NO_DATA_REASON_LEFT_OUT NoDataReason = 1
+	// Nothing is heard of the target: its polls fail, or nobody polls it.
+	NoDataReason_NO_DATA_REASON_UNREACHABLE NoDataReason = 2
+	// What is known does not decide it: a window is not known for long enough, or
+	// nobody can say when something grew.
+	NoDataReason_NO_DATA_REASON_UNDECIDED NoDataReason = 3
+)
+
+// Enum value maps for NoDataReason.
+var (
+	NoDataReason_name = map[int32]string{
+		0: "NO_DATA_REASON_UNSPECIFIED",
+		1: "NO_DATA_REASON_LEFT_OUT",
+		2: "NO_DATA_REASON_UNREACHABLE",
+		3: "NO_DATA_REASON_UNDECIDED",
+	}
+	NoDataReason_value = map[string]int32{
+		"NO_DATA_REASON_UNSPECIFIED": 0,
+		"NO_DATA_REASON_LEFT_OUT":    1,
+		"NO_DATA_REASON_UNREACHABLE": 2,
+		"NO_DATA_REASON_UNDECIDED":   3,
+	}
+)
+
+func (x NoDataReason) Enum() *NoDataReason {
+	p := new(NoDataReason)
+	*p = x
+	return p
+}
+
+func (x NoDataReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NoDataReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_tocsin_alert_v1_alert_proto_enumTypes[1].Descriptor()
+}
+
+func (NoDataReason) Type() protoreflect.EnumType {
+	return &file_tocsin_alert_v1_alert_proto_enumTypes[1]
+}
+
+func (x NoDataReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NoDataReason.Descriptor instead.
+func (NoDataReason) EnumDescriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{1}
+}
+
 // TransitionKind says how an alert changed.
 type TransitionKind int32
 
@@ -124,11 +182,11 @@ func (x TransitionKind) String() string {
 }
 
 func (TransitionKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tocsin_alert_v1_alert_proto_enumTypes[1].Descriptor()
+	return file_tocsin_alert_v1_alert_proto_enumTypes[2].Descriptor()
 }
 
 func (TransitionKind) Type() protoreflect.EnumType {
-	return &file_tocsin_alert_v1_alert_proto_enumTypes[1]
+	return &file_tocsin_alert_v1_alert_proto_enumTypes[2]
 }
 
 func (x TransitionKind) Number() protoreflect.EnumNumber {
@@ -137,7 +195,7 @@ func (x TransitionKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TransitionKind.Descriptor instead.
 func (TransitionKind) EnumDescriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{1}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
 }
 
 // Alert is one incident of one rule on one target and label set.
@@ -171,7 +229,7 @@ type Alert struct {
 	// What it was judged on when it last changed.
 	Evidence *Evidence `protobuf:"bytes,12,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	// Why it resolved, when not by its condition ("state rebuilt", "rule removed",
-	// "target removed"). Empty otherwise.
+	// "target removed", "no data: ..." where the rule says so). Empty otherwise.
 	ResolveReason string `protobuf:"bytes,13,opt,name=resolve_reason,json=resolveReason,proto3" json:"resolve_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,7 +366,9 @@ type Evidence struct {
 	// The recent course of each field that the expression names.
 	Series []*Series `protobuf:"bytes,3,rep,name=series,proto3" json:"series,omitempty"`
 	// For job failures: the categories with most failures, most first.
-	ErrorGroups   []*ErrorGroup `protobuf:"bytes,4,rep,name=error_groups,json=errorGroups,proto3" json:"error_groups,omitempty"`
+	ErrorGroups []*ErrorGroup `protobuf:"bytes,4,rep,name=error_groups,json=errorGroups,proto3" json:"error_groups,omitempty"`
+	// Why the condition has no value now. Absent while it has one.
+	NoData        *NoData `protobuf:"bytes,5,opt,name=no_data,json=noData,proto3" json:"no_data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +431,68 @@ func (x *Evidence) GetErrorGroups() []*ErrorGroup {
 	return nil
 }
 
+func (x *Evidence) GetNoData() *NoData {
+	if x != nil {
+		return x.NoData
+	}
+	return nil
+}
+
+// NoData is why a condition has no value.
+type NoData struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason that weighs most: unreachable, left out, undecided.
+	Reason NoDataReason `protobuf:"varint,1,opt,name=reason,proto3,enum=tocsin.alert.v1.NoDataReason" json:"reason,omitempty"`
+	// The parts of the expression that have none, as the rule writes them.
+	Parts         []string `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoData) Reset() {
+	*x = NoData{}
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoData) ProtoMessage() {}
+
+func (x *NoData) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoData.ProtoReflect.Descriptor instead.
+func (*NoData) Descriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NoData) GetReason() NoDataReason {
+	if x != nil {
+		return x.Reason
+	}
+	return NoDataReason_NO_DATA_REASON_UNSPECIFIED
+}
+
+func (x *NoData) GetParts() []string {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 // Value is the value of one part of an expression.
 type Value struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -386,7 +508,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +520,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +533,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Value) GetName() string {
@@ -448,7 +570,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +582,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +595,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Series) GetField() string {
@@ -503,7 +625,7 @@ type Point struct {
 
 func (x *Point) Reset() {
 	*x = Point{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +637,7 @@ func (x *Point) String() string {
 func (*Point) ProtoMessage() {}
 
 func (x *Point) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +650,7 @@ func (x *Point) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Point.ProtoReflect.Descriptor instead.
 func (*Point) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Point) GetSecondsAgo() float64 {
@@ -564,7 +686,7 @@ type ErrorGroup struct {
 
 func (x *ErrorGroup) Reset() {
 	*x = ErrorGroup{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +698,7 @@ func (x *ErrorGroup) String() string {
 func (*ErrorGroup) ProtoMessage() {}
 
 func (x *ErrorGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +711,7 @@ func (x *ErrorGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorGroup.ProtoReflect.Descriptor instead.
 func (*ErrorGroup) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ErrorGroup) GetCategory() string {
@@ -647,7 +769,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +781,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +794,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cause) GetLogId() string {
@@ -722,7 +844,7 @@ type Transition struct {
 
 func (x *Transition) Reset() {
 	*x = Transition{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +856,7 @@ func (x *Transition) String() string {
 func (*Transition) ProtoMessage() {}
 
 func (x *Transition) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +869,7 @@ func (x *Transition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transition.ProtoReflect.Descriptor instead.
 func (*Transition) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Transition) GetId() string {
@@ -797,7 +919,7 @@ type TransitionBatch struct {
 
 func (x *TransitionBatch) Reset() {
 	*x = TransitionBatch{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +931,7 @@ func (x *TransitionBatch) String() string {
 func (*TransitionBatch) ProtoMessage() {}
 
 func (x *TransitionBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +944,7 @@ func (x *TransitionBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransitionBatch.ProtoReflect.Descriptor instead.
 func (*TransitionBatch) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TransitionBatch) GetTransitions() []*Transition {
@@ -858,14 +980,18 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
 	"\bEvidence\x12\x1e\n" +
 	"\n" +
 	"expression\x18\x01 \x01(\tR\n" +
 	"expression\x12.\n" +
 	"\x06values\x18\x02 \x03(\v2\x16.tocsin.alert.v1.ValueR\x06values\x12/\n" +
 	"\x06series\x18\x03 \x03(\v2\x17.tocsin.alert.v1.SeriesR\x06series\x12>\n" +
-	"\ferror_groups\x18\x04 \x03(\v2\x1b.tocsin.alert.v1.ErrorGroupR\verrorGroups\"Y\n" +
+	"\ferror_groups\x18\x04 \x03(\v2\x1b.tocsin.alert.v1.ErrorGroupR\verrorGroups\x120\n" +
+	"\ano_data\x18\x05 \x01(\v2\x17.tocsin.alert.v1.NoDataR\x06noData\"U\n" +
+	"\x06NoData\x125\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x1d.tocsin.alert.v1.NoDataReasonR\x06reason\x12\x14\n" +
+	"\x05parts\x18\x02 \x03(\tR\x05parts\"Y\n" +
 	"\x05Value\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x1b\n" +
@@ -905,7 +1031,12 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x17ALERT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ALERT_STATE_PENDING\x10\x01\x12\x16\n" +
 	"\x12ALERT_STATE_FIRING\x10\x02\x12\x18\n" +
-	"\x14ALERT_STATE_RESOLVED\x10\x03*\x88\x01\n" +
+	"\x14ALERT_STATE_RESOLVED\x10\x03*\x89\x01\n" +
+	"\fNoDataReason\x12\x1e\n" +
+	"\x1aNO_DATA_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17NO_DATA_REASON_LEFT_OUT\x10\x01\x12\x1e\n" +
+	"\x1aNO_DATA_REASON_UNREACHABLE\x10\x02\x12\x1c\n" +
+	"\x18NO_DATA_REASON_UNDECIDED\x10\x03*\x88\x01\n" +
 	"\x0eTransitionKind\x12\x1f\n" +
 	"\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16TRANSITION_KIND_FIRING\x10\x01\x12\x1c\n" +
@@ -926,49 +1057,53 @@ func file_tocsin_alert_v1_alert_proto_rawDescGZIP() []byte {
 	return file_tocsin_alert_v1_alert_proto_rawDescData
 }
 
-var file_tocsin_alert_v1_alert_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tocsin_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tocsin_alert_v1_alert_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_tocsin_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_tocsin_alert_v1_alert_proto_goTypes = []any{
 	(AlertState)(0),               // 0: tocsin.alert.v1.AlertState
-	(TransitionKind)(0),           // 1: tocsin.alert.v1.TransitionKind
-	(*Alert)(nil),                 // 2: tocsin.alert.v1.Alert
-	(*Evidence)(nil),              // 3: tocsin.alert.v1.Evidence
-	(*Value)(nil),                 // 4: tocsin.alert.v1.Value
-	(*Series)(nil),                // 5: tocsin.alert.v1.Series
-	(*Point)(nil),                 // 6: tocsin.alert.v1.Point
-	(*ErrorGroup)(nil),            // 7: tocsin.alert.v1.ErrorGroup
-	(*Cause)(nil),                 // 8: tocsin.alert.v1.Cause
-	(*Transition)(nil),            // 9: tocsin.alert.v1.Transition
-	(*TransitionBatch)(nil),       // 10: tocsin.alert.v1.TransitionBatch
-	nil,                           // 11: tocsin.alert.v1.Alert.LabelsEntry
-	nil,                           // 12: tocsin.alert.v1.Alert.AnnotationsEntry
-	(*v1.Target)(nil),             // 13: tocsin.event.v1.Target
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(NoDataReason)(0),             // 1: tocsin.alert.v1.NoDataReason
+	(TransitionKind)(0),           // 2: tocsin.alert.v1.TransitionKind
+	(*Alert)(nil),                 // 3: tocsin.alert.v1.Alert
+	(*Evidence)(nil),              // 4: tocsin.alert.v1.Evidence
+	(*NoData)(nil),                // 5: tocsin.alert.v1.NoData
+	(*Value)(nil),                 // 6: tocsin.alert.v1.Value
+	(*Series)(nil),                // 7: tocsin.alert.v1.Series
+	(*Point)(nil),                 // 8: tocsin.alert.v1.Point
+	(*ErrorGroup)(nil),            // 9: tocsin.alert.v1.ErrorGroup
+	(*Cause)(nil),                 // 10: tocsin.alert.v1.Cause
+	(*Transition)(nil),            // 11: tocsin.alert.v1.Transition
+	(*TransitionBatch)(nil),       // 12: tocsin.alert.v1.TransitionBatch
+	nil,                           // 13: tocsin.alert.v1.Alert.LabelsEntry
+	nil,                           // 14: tocsin.alert.v1.Alert.AnnotationsEntry
+	(*v1.Target)(nil),             // 15: tocsin.event.v1.Target
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_tocsin_alert_v1_alert_proto_depIdxs = []int32{
-	13, // 0: tocsin.alert.v1.Alert.target:type_name -> tocsin.event.v1.Target
-	11, // 1: tocsin.alert.v1.Alert.labels:type_name -> tocsin.alert.v1.Alert.LabelsEntry
-	12, // 2: tocsin.alert.v1.Alert.annotations:type_name -> tocsin.alert.v1.Alert.AnnotationsEntry
+	15, // 0: tocsin.alert.v1.Alert.target:type_name -> tocsin.event.v1.Target
+	13, // 1: tocsin.alert.v1.Alert.labels:type_name -> tocsin.alert.v1.Alert.LabelsEntry
+	14, // 2: tocsin.alert.v1.Alert.annotations:type_name -> tocsin.alert.v1.Alert.AnnotationsEntry
 	0,  // 3: tocsin.alert.v1.Alert.state:type_name -> tocsin.alert.v1.AlertState
-	14, // 4: tocsin.alert.v1.Alert.active_at:type_name -> google.protobuf.Timestamp
-	14, // 5: tocsin.alert.v1.Alert.fired_at:type_name -> google.protobuf.Timestamp
-	14, // 6: tocsin.alert.v1.Alert.resolved_at:type_name -> google.protobuf.Timestamp
-	3,  // 7: tocsin.alert.v1.Alert.evidence:type_name -> tocsin.alert.v1.Evidence
-	4,  // 8: tocsin.alert.v1.Evidence.values:type_name -> tocsin.alert.v1.Value
-	5,  // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
-	7,  // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
-	6,  // 11: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
-	14, // 12: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
-	1,  // 13: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
-	8,  // 14: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
-	14, // 15: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
-	2,  // 16: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
-	9,  // 17: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	16, // 4: tocsin.alert.v1.Alert.active_at:type_name -> google.protobuf.Timestamp
+	16, // 5: tocsin.alert.v1.Alert.fired_at:type_name -> google.protobuf.Timestamp
+	16, // 6: tocsin.alert.v1.Alert.resolved_at:type_name -> google.protobuf.Timestamp
+	4,  // 7: tocsin.alert.v1.Alert.evidence:type_name -> tocsin.alert.v1.Evidence
+	6,  // 8: tocsin.alert.v1.Evidence.values:type_name -> tocsin.alert.v1.Value
+	7,  // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
+	9,  // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
+	5,  // 11: tocsin.alert.v1.Evidence.no_data:type_name -> tocsin.alert.v1.NoData
+	1,  // 12: tocsin.alert.v1.NoData.reason:type_name -> tocsin.alert.v1.NoDataReason
+	8,  // 13: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
+	16, // 14: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
+	2,  // 15: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
+	10, // 16: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
+	16, // 17: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
+	3,  // 18: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
+	11, // 19: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_alert_v1_alert_proto_init() }
@@ -976,15 +1111,15 @@ func file_tocsin_alert_v1_alert_proto_init() {
 	if File_tocsin_alert_v1_alert_proto != nil {
 		return
 	}
-	file_tocsin_alert_v1_alert_proto_msgTypes[2].OneofWrappers = []any{}
-	file_tocsin_alert_v1_alert_proto_msgTypes[4].OneofWrappers = []any{}
+	file_tocsin_alert_v1_alert_proto_msgTypes[3].OneofWrappers = []any{}
+	file_tocsin_alert_v1_alert_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_alert_v1_alert_proto_rawDesc), len(file_tocsin_alert_v1_alert_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   11,
+			NumEnums:      3,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
