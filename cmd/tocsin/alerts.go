@@ -61,12 +61,24 @@ func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "STATE\tSINCE\tSEVERITY\tALERT\tTARGET\tSUMMARY")
 	for _, a := range alerts {
-		state := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ALERT_STATE_"))
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", state, a.GetActiveAt().AsTime().Local().Format(time.DateTime),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", stateOf(a), a.GetActiveAt().AsTime().Local().Format(time.DateTime),
 			printable(a.GetLabels()["severity"]), printable(a.GetRule()), printable(a.GetTarget().GetId()),
 			printable(a.GetAnnotations()["summary"]))
 	}
 	return w.Flush()
+}
+
+// stateOf says how an alert stands. Of one that is only observed nobody was told.
+func stateOf(a *alertv1.Alert) string {
+	state := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ALERT_STATE_"))
+	switch {
+	case !a.GetObserved():
+		return state
+	case a.GetState() == alertv1.AlertState_ALERT_STATE_FIRING:
+		return "would have sent"
+	default:
+		return state + " (observed)"
+	}
 }
 
 // printable keeps a text that came from outside from moving the cursor.

@@ -137,10 +137,15 @@ func TestAlerts(t *testing.T) {
 			Annotations: map[string]string{"summary": summary},
 		}
 	}
+	observed := func(a *alertv1.Alert) *alertv1.Alert {
+		a.Observed = true
+		return a
+	}
 	at := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	address := serveAlerter(t, &fakeAlerter{alerts: []*alertv1.Alert{
 		alert("Waiting", "info", "", alertv1.AlertState_ALERT_STATE_PENDING, at),
 		alert("Later", "warning", "second", alertv1.AlertState_ALERT_STATE_FIRING, at.Add(time.Minute)),
+		observed(alert("Watched", "info", "nobody knows", alertv1.AlertState_ALERT_STATE_FIRING, at.Add(2*time.Minute))),
 		alert("Sooner", "critical", "first\x1b[2J\nline", alertv1.AlertState_ALERT_STATE_FIRING, at),
 	}})
 
@@ -149,10 +154,13 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	for i, want := range []string{"STATE", "Sooner", "Later", "Waiting"} {
-		if len(lines) != 4 || !strings.Contains(lines[i], want) {
-			t.Fatalf("want a heading, then Sooner, Later and Waiting, each a line:\n%s", out.String())
+	for i, want := range []string{"STATE", "Sooner", "Later", "Watched", "Waiting"} {
+		if len(lines) != 5 || !strings.Contains(lines[i], want) {
+			t.Fatalf("want a heading, then Sooner, Later, Watched and Waiting, each a line:\n%s", out.String())
 		}
+	}
+	if !strings.HasPrefix(lines[3], "would have sent") || strings.Count(out.String(), "would have sent") != 1 {
+		t.Errorf("that nobody was told of Watched is not said:\n%s", out.String())
 	}
 	if strings.Contains(out.String(), "\x1b") {
 		t.Errorf("a summary moves the cursor: %q", out.String())

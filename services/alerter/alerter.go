@@ -191,10 +191,7 @@ func reloading(opts Options, program *engine.Program, files map[string][]byte, l
 	doubt(program)
 	reconfigured := make(chan struct{}, 1)
 	return reload.New(reload.Options{
-		Read: opts.ruleFiles,
-		Compile: func(files map[string][]byte) (*engine.Program, error) {
-			return engine.CompileFiles(files, opts.Targets)
-		},
+		Read: opts.ruleFiles, Compile: opts.compileRules,
 		Bring: func(program *engine.Program) {
 			doubt(program)
 			library.Configure(program)

@@ -35,6 +35,8 @@ const (
 	// without a message are a gap, in which nothing waits. At 120 ticks come every
 	// half a second, and one may be a quarter of a second late.
 	maxSpeed = 120
+	// modeNormal is the mode in which each rule has its own.
+	modeNormal = "normal"
 )
 
 // Config is the section "alerter" of the configuration.
@@ -42,6 +44,9 @@ type Config struct {
 	// Rules are the rule files: paths, or patterns such as /etc/tocsin/*.yaml.
 	// Empty means the default pack.
 	Rules []string `yaml:"rules"`
+	// Mode is "observe" where nobody is to be told of alerts, whatever their rules
+	// say, and "normal" otherwise.
+	Mode string `yaml:"mode"`
 	// Notifier is where alerts are sent.
 	Notifier NotifierConfig `yaml:"notifier"`
 	// GRPCAddress is where the QueryService is served.
@@ -77,6 +82,7 @@ type NotifierConfig struct {
 // DefaultConfig returns loopback addresses, no token and the default rules.
 func DefaultConfig() Config {
 	return Config{
+		Mode:             modeNormal,
 		Notifier:         NotifierConfig{Address: defaultNotifierAddress},
 		GRPCAddress:      defaultGRPCAddress,
 		HTTPAddress:      defaultHTTPAddress,
@@ -104,6 +110,9 @@ func (c *Config) Validate() error {
 			errs = append(errs, errors.New(strings.TrimPrefix(err.Error(), "alerter.")))
 		}
 	}
+	if c.Mode != modeNormal && c.Mode != string(rulefile.ModeObserve) {
+		errs = append(errs, fmt.Errorf("mode: %q is no mode; expected %s or %s", c.Mode, modeNormal, rulefile.ModeObserve))
+	}
 	if c.SnapshotInterval < time.Second || c.SnapshotInterval > time.Hour {
 		errs = append(errs, fmt.Errorf("snapshot_interval: %v is not between 1s and 1h", c.SnapshotInterval))
 	}
@@ -118,7 +127,7 @@ func (c *Config) Validate() error {
 func (c *Config) Apply(o *Options) error {
 	token, tokenErr := secret.Resolve("alerter.token", c.Token, c.TokenFile)
 	notifierToken, notifierErr := secret.Resolve("alerter.notifier.token", c.Notifier.Token, c.Notifier.TokenFile)
-	o.Rules = c.Rules
+	o.Rules, o.Observe = c.Rules, c.Mode == string(rulefile.ModeObserve)
 	o.Notifier = Notifier{Address: c.Notifier.Address, Token: notifierToken, Insecure: c.Notifier.Insecure}
 	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
 	o.Token, o.Insecure = token, c.Insecure
@@ -209,6 +218,8 @@ type Options struct {
 	Rules []string
 	// RuleFiles are rule files by name, for those who embed the alerter.
 	RuleFiles map[string][]byte
+	// Observe evaluates all rules and shows their alerts, and tells nobody.
+	Observe bool
 	// Targets give targets labels and overrides by their names.
 	Targets []rulefile.TargetPattern
 	// GRPCAddress is where the QueryService is served.
@@ -311,11 +322,21 @@ func (o Options) compile() (*engine.Program, map[string][]byte, error) {
 	}
 	files, err := o.ruleFiles()
 	errs = append(errs, err)
-	program, err := engine.CompileFiles(files, o.Targets)
+	program, err := o.compileRules(files)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, nil, err
 	}
 	return program, files, nil
+}
+
+// compileRules compiles rules in the mode that the options ask for, at the start and
+// when they are read anew. Its error names every mistake at once.
+func (o Options) compileRules(files map[string][]byte) (*engine.Program, error) {
+	program, err := engine.CompileFiles(files, o.Targets)
+	if err != nil || !o.Observe {
+		return program, err
+	}
+	return engine.Compile(program.Set().WithMode(rulefile.ModeObserve))
 }
 
 // ruleFiles reads the rule files.

@@ -17,8 +17,27 @@ const (
 	NoDataResolve NoData = "resolve"
 )
 
+// String writes it as files do.
+func (n NoData) String() string {
+	if n == NoDataKeep {
+		return words["no_data"]
+	}
+	return string(n)
+}
+
+// Mode says whether people are told of alerts.
+type Mode string
+
+// The modes.
+const (
+	// ModeNormal tells people of alerts.
+	ModeNormal Mode = ""
+	// ModeObserve evaluates rules and shows their alerts, and tells nobody.
+	ModeObserve Mode = "observe"
+)
+
 // words are what files write for values that are empty, being the default.
-var words = map[string]string{"no_data": "keep"}
+var words = map[string]string{"no_data": "keep", "mode": "normal"}
 
 // choice reads an optional key that has one of a few values, the first of which is
 // the default.

@@ -15,11 +15,12 @@ type encoded struct {
 	Format  int               `json:"format"`
 	Files   map[string]string `json:"files"`
 	Targets []TargetPattern   `json:"targets,omitempty"`
+	Mode    Mode              `json:"mode,omitempty"`
 }
 
 // Encode returns the set's sources, from which Decode makes the same set.
 func (s *Set) Encode() []byte {
-	e := encoded{Format: encodingFormat, Files: make(map[string]string, len(s.Files)), Targets: s.Targets}
+	e := encoded{Format: encodingFormat, Files: make(map[string]string, len(s.Files)), Targets: s.Targets, Mode: s.Mode}
 	for name, content := range s.Files {
 		e.Files[name] = string(content)
 	}
@@ -44,7 +45,14 @@ func Decode(data []byte) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode rule set: %w", err)
 	}
-	return set, nil
+	switch e.Mode {
+	case ModeNormal:
+		return set, nil
+	case ModeObserve:
+		return set.WithMode(e.Mode), nil
+	default:
+		return nil, fmt.Errorf("decode rule set: mode %q is not known", e.Mode)
+	}
 }
 
 // canonicalRule is what a rule does, without where it stands. The order of
@@ -62,6 +70,7 @@ type canonicalRule struct {
 	// hash stays and no upgrade brings the same rules into force again.
 	Times  string `json:",omitempty"`
 	NoData NoData `json:",omitempty"`
+	Mode   Mode   `json:",omitempty"`
 }
 
 // hash names the behaviour of a set.
@@ -69,12 +78,13 @@ func hash(s *Set) string {
 	canonical := struct {
 		Rules   []canonicalRule
 		Targets []TargetPattern
-	}{Targets: s.Targets}
+		Mode    Mode `json:",omitempty"`
+	}{Targets: s.Targets, Mode: s.Mode}
 	for _, r := range s.Rules() {
 		canonical.Rules = append(canonical.Rules, canonicalRule{
 			Group: r.Group, Alert: r.Alert, On: r.On, Expr: r.Expr, Until: r.Until,
 			For: int64(r.For), KeepFiringFor: int64(r.KeepFiringFor),
-			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(), NoData: r.NoData,
+			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(), NoData: r.NoData, Mode: r.Mode,
 		})
 	}
 	sum := sha256.Sum256(mustJSON(canonical))

@@ -42,7 +42,20 @@ type Set struct {
 	Targets []TargetPattern
 	// Files are the files as they were read, by name.
 	Files map[string][]byte
+	// Mode is that of all rules if it is ModeObserve; else each has its own.
+	Mode Mode
 }
+
+// WithMode returns the set with a mode for all of its rules, and the hash of that.
+func (s *Set) WithMode(mode Mode) *Set {
+	other := *s
+	other.Mode = mode
+	other.Hash = hash(&other)
+	return &other
+}
+
+// Observed says that nobody is told of a rule's alerts.
+func (s *Set) Observed(r *Rule) bool { return s.Mode == ModeObserve || r.Mode == ModeObserve }
 
 // Rules lists the rules of all groups in order.
 func (s *Set) Rules() []Rule {
@@ -85,6 +98,8 @@ type Rule struct {
 	// NoData says what becomes of the alert while the source answers and leaves out
 	// what the condition needs. Empty means that it stays as it is.
 	NoData NoData
+	// Mode says whether people are told of the rule's alerts.
+	Mode Mode
 	// Labels are added to the alert's labels.
 	Labels map[string]string
 	// Annotations are templates of texts for people, `runbook` among them.

@@ -97,6 +97,7 @@ func TestEveryMistakeIsToldWithItsPlace(t *testing.T) {
 		{"times of no duration", rules("{alert: A, on: pod, expr: a, times: 8 of 10 x 1}"), []string{"`times`: \"1\" is no duration"}},
 		{"no data", rules("{alert: A, on: pod, expr: a, no_data: resolved}"), []string{"a.yaml:4:47: `no_data: resolved` means nothing; expected keep, fire or resolve; did you mean `resolve`?"}},
 		{"no data in a list", rules("{alert: A, on: pod, expr: a, no_data: [fire]}"), []string{"`no_data` is a list; expected a single value"}},
+		{"a mode", rules("{alert: A, on: pod, expr: a, mode: observed}"), []string{"`mode: observed` means nothing; expected normal or observe; did you mean `observe`?"}},
 		{"labels of Tocsin", rules("{alert: A, on: pod, expr: a, labels: {alertname: x, pod_id: y}}"), []string{"the label `alertname` is set by Tocsin itself", "the label `pod_id` is set by Tocsin"}},
 		{"label names", rules("{alert: A, on: pod, expr: a, labels: {1a: x, __b: y, c-d: z}}"), []string{"`1a` is no label name", "`__b` is no label name", "`c-d` is no label name"}},
 		{"a template as label", rules("{alert: A, on: pod, expr: a, labels: {a: '{{ $value }}'}}"), []string{"the label `a` is a template"}},
@@ -219,7 +220,7 @@ func TestTheHashOfARuleStaysWhenTheLanguageGrows(t *testing.T) {
 	}
 	const rule = "{alert: A, on: pod, expr: a%s}"
 	plain := parse(t, rules(fmt.Sprintf(rule, ""))).Hash
-	for _, key := range []string{", times: 2 of 3 x 1m", ", no_data: fire", ", no_data: resolve"} {
+	for _, key := range []string{", times: 2 of 3 x 1m", ", no_data: fire", ", no_data: resolve", ", mode: observe"} {
 		if parse(t, rules(fmt.Sprintf(rule, key))).Hash == plain {
 			t.Errorf("a rule with %q has the hash of one without", key)
 		}
@@ -229,7 +230,7 @@ func TestTheHashOfARuleStaysWhenTheLanguageGrows(t *testing.T) {
 func TestWhatIsTheDefaultNeedNotBeSaid(t *testing.T) {
 	const rule = "{alert: A, on: pod, expr: a%s}"
 	plain := parse(t, rules(fmt.Sprintf(rule, "")))
-	for _, key := range []string{", no_data: keep"} {
+	for _, key := range []string{", no_data: keep", ", mode: normal"} {
 		if parse(t, rules(fmt.Sprintf(rule, key))).Hash != plain.Hash {
 			t.Errorf("a rule with %q has another hash than one without", key)
 		}
@@ -245,7 +246,14 @@ func TestDecodeGivesWhatWasEncoded(t *testing.T) {
 	if diff := cmp.Diff(s, again, cmpopts.IgnoreUnexported(Rule{})); diff != "" {
 		t.Error(diff)
 	}
-	for _, bad := range []string{"", "{}", `{"format":1,"files":{"a":"x"}}`} {
+	silent := s.WithMode(ModeObserve)
+	if again, err = Decode(silent.Encode()); err != nil || again.Mode != ModeObserve || again.Hash != silent.Hash || again.Hash == s.Hash {
+		t.Errorf("observed: %v, mode %q, hash %s; want %s and not %s", err, again.Mode, again.Hash, silent.Hash, s.Hash)
+	}
+	if s.WithMode(ModeNormal).Hash != s.Hash {
+		t.Error("the normal mode has a hash of its own")
+	}
+	for _, bad := range []string{"", "{}", `{"format":1,"files":{"a":"groups: []"},"mode":"x"}`, `{"format":1,"files":{"a":"x"}}`} {
 		if _, err := Decode([]byte(bad)); err == nil {
 			t.Errorf("Decode(%q) gave no error", bad)
 		}

@@ -72,6 +72,7 @@ alerter:
   grpc_address: anywhere
   notifier: {address: nowhere}
   snapshot_interval: 1ms
+  mode: silent
 `)
 	_, err := load(proc.Flags{Config: path})
 	if !proc.IsUsage(err) {
@@ -80,6 +81,7 @@ alerter:
 	for _, want := range []string{
 		path + ":9:3: alerter.rule: unknown key; did you mean rules?", path + ":2:18: redis.address: ", path + ":2:28: redis.user: ", path + ":2:41: redis.db: ",
 		path + ":10:17: alerter.grpc_address", path + ":11:23: alerter.notifier.address", path + ":12:22: alerter.snapshot_interval",
+		path + `:13:9: alerter.mode: "silent" is no mode; expected normal or observe`,
 		path + ":4:12: targets[0].match: error parsing regexp", path + ":5:22: targets[1].kind: ",
 		path + ":8:15: alerter.token_file: ", `alerter.rules[1]: "/nowhere/*.yaml" matches no file`,
 		rules + ":1:59: `jobs.in_que` is no field", rules + ":1:76: `fro` is no key",

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
@@ -41,6 +42,11 @@ func (p *Partition) activate(next *Program) {
 	for _, t := range targets {
 		p.judge(t)
 	}
+	for _, t := range targets {
+		for _, a := range t.alerts {
+			p.remode(a, now)
+		}
+	}
 }
 
 // rebind gives each alert of a target its rule in the new set, or ends it.
@@ -52,6 +58,10 @@ func (p *Partition) rebind(t *target, now int64) {
 			continue
 		}
 		a.rule, a.timer.rule = c, c
+		if a.state.Phase != rule.Firing && a.told.GetObserved() != c.observed {
+			a.told.Observed = c.observed
+			p.touchAlert(a)
+		}
 	}
 	slices.SortStableFunc(t.alerts, func(a, b *alert) int {
 		if a.rule != b.rule {

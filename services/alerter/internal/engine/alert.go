@@ -46,7 +46,7 @@ func (p *Partition) begin(t *target, c *compiled, cat *failures, v verdict, at i
 	a.told = &alertv1.Alert{
 		Id:          p.hash128(c.rule.Group, c.rule.Alert, fingerprint, p.step.changes),
 		Fingerprint: fingerprint, Group: c.rule.Group, Rule: c.rule.Alert, Target: proto.CloneOf(t.target),
-		Labels: labels, ActiveAt: timestamppb.New(p.shown(at)),
+		Labels: labels, ActiveAt: timestamppb.New(p.shown(at)), Observed: c.observed,
 	}
 	_, i := t.alert(c, category)
 	t.alerts = slices.Insert(t.alerts, i, a)
@@ -133,6 +133,9 @@ func (p *Partition) tell(a *alert) {
 
 // transition notes a change that people may be told of.
 func (p *Partition) transition(a *alert, kind alertv1.TransitionKind, at int64) {
+	if a.told.GetObserved() {
+		return
+	}
 	n := len(p.step.Transitions)
 	p.step.Transitions = append(p.step.Transitions, &alertv1.Transition{
 		Id:   p.hash128(a.told.GetGroup(), a.told.GetRule(), a.told.GetFingerprint()+kind.String(), n),

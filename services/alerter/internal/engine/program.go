@@ -62,6 +62,8 @@ type compiled struct {
 	timing rule.Timing
 	// times is the zero value where the condition must hold now.
 	times rule.Times
+	// observed says that nobody is told of its alerts.
+	observed bool
 	// absences are the slots by which the passing of time alone decides.
 	absences []int
 	// readsGone says that it judges pods that are gone.
@@ -112,7 +114,7 @@ func Compile(set *rulefile.Set) (*Program, error) {
 	}
 	var mistakes []*rulefile.MistakeError
 	for i, r := range set.Rules() {
-		c := &compiled{rule: &r, key: r.Key(), group: p.on[r.On], order: i}
+		c := &compiled{rule: &r, key: r.Key(), group: p.on[r.On], order: i, observed: set.Observed(&r)}
 		mistakes = append(mistakes, c.compile(compilers[r.On])...)
 		c.group.rules = append(c.group.rules, c)
 		p.byKey[c.key] = c

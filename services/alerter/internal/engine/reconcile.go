@@ -31,7 +31,7 @@ func (p *Partition) Reconcile(told []*alertv1.Alert, at time.Time) []*alertv1.Tr
 	}
 	for _, id := range sortedKeys(p.byID) {
 		a := p.byID[id]
-		if a.state.Phase != rule.Firing {
+		if a.state.Phase != rule.Firing || a.told.GetObserved() {
 			continue
 		}
 		if known := there[a.told.GetFingerprint()]; known != nil {
@@ -48,6 +48,7 @@ func (p *Partition) Reconcile(told []*alertv1.Alert, at time.Time) []*alertv1.Tr
 	slices.SortStableFunc(gone, func(a, b *alertv1.Alert) int { return strings.Compare(a.GetId(), b.GetId()) })
 	for _, a := range gone {
 		over := proto.CloneOf(a)
+		over.Observed = false // whatever it is, somebody was told
 		over.State, over.ResolveReason, over.ResolvedAt = alertv1.AlertState_ALERT_STATE_RESOLVED, reasonRebuilt, timestamppb.New(at)
 		p.retell(&alert{told: over}, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED)
 	}

@@ -227,6 +227,8 @@ groups:
       - {alert: Crash, on: endpoint, expr: "max(workers.unhealthy, '1m') > 0 && min(jobs.in_queue, '30s') >= 0", for: 1m,
          until: "increase(jobs.completed, '5m') > 2", keep_firing_for: 1m,
          annotations: {summary: '{{ .Name }} {{ .Value "jobs.in_queue" }} {{ $labels.team }}'}}
+      - {alert: Watched, on: endpoint, expr: jobs.in_queue > 1, mode: observe, for: 10s}
+      - {alert: Longer, on: endpoint, expr: jobs.in_queue > 2}
       - {alert: NoData, on: endpoint, expr: "absent('2m') && endpoint.type == 'queue'", for: 1m}
       - {alert: Buckets, on: endpoint, expr: "count_true(workers.unhealthy > 0 && jobs.in_queue > 0, '5m', '30s') > 3"}
       - {alert: Often, on: endpoint, expr: jobs.in_queue > 1, times: 3 of 5 x 30s, for: 20s, keep_firing_for: 30s}
@@ -266,6 +268,8 @@ groups:
   - name: endpoints
     rules:
       - {alert: Queue, on: endpoint, expr: jobs.in_queue > 1, for: 45s, labels: {severity: warning}}
+      - {alert: Watched, on: endpoint, expr: jobs.in_queue > 1, for: 10s}
+      - {alert: Longer, on: endpoint, expr: jobs.in_queue > 2, mode: observe}
       - {alert: NoData, on: endpoint, expr: "absent('3m')", for: 1m}
       - {alert: Often, on: endpoint, expr: jobs.in_queue > 1, times: 3 of 5 x 30s, for: 50s}
       - {alert: Seldom, on: endpoint, expr: workers.max == 0, times: 2 of 10 x 1m}

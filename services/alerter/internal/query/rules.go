@@ -36,7 +36,9 @@ func (s *Server) ListRules(ctx context.Context, _ *queryv1.ListRulesRequest) (*q
 		return nil, s.unavailable(ctx, err)
 	}
 	for _, r := range program.Set().Rules() {
-		out.Rules = append(out.Rules, describe(r, alerts))
+		rule := describe(r, alerts)
+		rule.Observed = program.Set().Observed(&r)
+		out.Rules = append(out.Rules, rule)
 	}
 	return out, nil
 }
@@ -71,6 +73,8 @@ func describe(r rulefile.Rule, alerts []*alertv1.Alert) *queryv1.Rule {
 		Labels:        r.Labels,
 		Annotations:   r.Annotations,
 		Source:        r.Source.String(),
+		Times:         r.Times.String(),
+		NoData:        r.NoData.String(),
 	}
 	for _, a := range alerts {
 		if !of(a, r) {

@@ -231,6 +231,9 @@ type Alert struct {
 	// Why it resolved, when not by its condition ("state rebuilt", "rule removed",
 	// "target removed", "no data: ..." where the rule says so). Empty otherwise.
 	ResolveReason string `protobuf:"bytes,13,opt,name=resolve_reason,json=resolveReason,proto3" json:"resolve_reason,omitempty"`
+	// Its rule only observes: nobody is told of it, and it says what would have been
+	// sent. Never set in what is sent to the notifier.
+	Observed      bool `protobuf:"varint,14,opt,name=observed,proto3" json:"observed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +357,13 @@ func (x *Alert) GetResolveReason() string {
 		return x.ResolveReason
 	}
 	return ""
+}
+
+func (x *Alert) GetObserved() bool {
+	if x != nil {
+		return x.Observed
+	}
+	return false
 }
 
 // Evidence is what a transition was judged on.
@@ -958,7 +968,7 @@ var File_tocsin_alert_v1_alert_proto protoreflect.FileDescriptor
 
 const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x1btocsin/alert/v1/alert.proto\x12\x0ftocsin.alert.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/event/v1/event.proto\"\xd4\x05\n" +
+	"\x1btocsin/alert/v1/alert.proto\x12\x0ftocsin.alert.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/event/v1/event.proto\"\xf0\x05\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x14\n" +
@@ -974,7 +984,8 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\vresolved_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"resolvedAt\x125\n" +
 	"\bevidence\x18\f \x01(\v2\x19.tocsin.alert.v1.EvidenceR\bevidence\x12%\n" +
-	"\x0eresolve_reason\x18\r \x01(\tR\rresolveReason\x1a9\n" +
+	"\x0eresolve_reason\x18\r \x01(\tR\rresolveReason\x12\x1a\n" +
+	"\bobserved\x18\x0e \x01(\bR\bobserved\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +

@@ -895,8 +895,16 @@ type Rule struct {
 	Source string `protobuf:"bytes,10,opt,name=source,proto3" json:"source,omitempty"`
 	// Pending alerts now.
 	Pending uint32 `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`
-	// Firing alerts now.
-	Firing        uint32 `protobuf:"varint,12,opt,name=firing,proto3" json:"firing,omitempty"`
+	// Firing alerts now, those that are only observed included.
+	Firing uint32 `protobuf:"varint,12,opt,name=firing,proto3" json:"firing,omitempty"`
+	// In how many of the last buckets of time the condition must have held, as
+	// written ("8 of 10 x 1m"). Empty where it must hold now.
+	Times string `protobuf:"bytes,13,opt,name=times,proto3" json:"times,omitempty"`
+	// What becomes of its alerts while the source leaves out what the condition
+	// needs: keep, fire or resolve.
+	NoData string `protobuf:"bytes,14,opt,name=no_data,json=noData,proto3" json:"no_data,omitempty"`
+	// Nobody is told of its alerts, by the rule itself or by a setting for all.
+	Observed      bool `protobuf:"varint,15,opt,name=observed,proto3" json:"observed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1015,6 +1023,27 @@ func (x *Rule) GetFiring() uint32 {
 	return 0
 }
 
+func (x *Rule) GetTimes() string {
+	if x != nil {
+		return x.Times
+	}
+	return ""
+}
+
+func (x *Rule) GetNoData() string {
+	if x != nil {
+		return x.NoData
+	}
+	return ""
+}
+
+func (x *Rule) GetObserved() bool {
+	if x != nil {
+		return x.Observed
+	}
+	return false
+}
+
 var File_tocsin_query_v1_query_proto protoreflect.FileDescriptor
 
 const file_tocsin_query_v1_query_proto_rawDesc = "" +
@@ -1074,7 +1103,7 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\x10ListRulesRequest\"d\n" +
 	"\x11ListRulesResponse\x12\"\n" +
 	"\rrule_set_hash\x18\x01 \x01(\tR\vruleSetHash\x12+\n" +
-	"\x05rules\x18\x02 \x03(\v2\x15.tocsin.query.v1.RuleR\x05rules\"\xa4\x04\n" +
+	"\x05rules\x18\x02 \x03(\v2\x15.tocsin.query.v1.RuleR\x05rules\"\xef\x04\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -1088,7 +1117,10 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\x06source\x18\n" +
 	" \x01(\tR\x06source\x12\x18\n" +
 	"\apending\x18\v \x01(\rR\apending\x12\x16\n" +
-	"\x06firing\x18\f \x01(\rR\x06firing\x1a9\n" +
+	"\x06firing\x18\f \x01(\rR\x06firing\x12\x14\n" +
+	"\x05times\x18\r \x01(\tR\x05times\x12\x17\n" +
+	"\ano_data\x18\x0e \x01(\tR\x06noData\x12\x1a\n" +
+	"\bobserved\x18\x0f \x01(\bR\bobserved\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
