@@ -71,6 +71,9 @@ func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
 // stateOf says how an alert stands. Of one that is only observed nobody was told.
 func stateOf(a *alertv1.Alert) string {
 	state := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ALERT_STATE_"))
+	if a.GetFlapping() {
+		state = "flapping"
+	}
 	switch {
 	case !a.GetObserved():
 		return state

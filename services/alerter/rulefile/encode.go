@@ -71,6 +71,8 @@ type canonicalRule struct {
 	Times  string `json:",omitempty"`
 	NoData NoData `json:",omitempty"`
 	Mode   Mode   `json:",omitempty"`
+
+	Flapping string `json:",omitempty"`
 }
 
 // hash names the behaviour of a set.
@@ -84,7 +86,7 @@ func hash(s *Set) string {
 		canonical.Rules = append(canonical.Rules, canonicalRule{
 			Group: r.Group, Alert: r.Alert, On: r.On, Expr: r.Expr, Until: r.Until,
 			For: int64(r.For), KeepFiringFor: int64(r.KeepFiringFor),
-			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(), NoData: r.NoData, Mode: r.Mode,
+			Labels: r.Labels, Annotations: r.Annotations, Times: r.Times.String(), NoData: r.NoData, Mode: r.Mode, Flapping: r.Flapping.String(),
 		})
 	}
 	sum := sha256.Sum256(mustJSON(canonical))

@@ -116,7 +116,7 @@ func (p *parser) group(n *yaml.Node) Group {
 
 func (p *parser) rule(group string, n *yaml.Node) Rule {
 	r := Rule{Group: group, Source: p.at(n), annotationsAt: map[string]Position{}}
-	keys := p.mapping(n, "a rule", "alert", "on", "expr", "for", "keep_firing_for", "until", "times", "no_data", "mode", "labels", "annotations", "runbook")
+	keys := p.mapping(n, "a rule", "alert", "on", "expr", "for", "keep_firing_for", "until", "times", "no_data", "flapping", "mode", "labels", "annotations", "runbook")
 	if keys == nil {
 		return r
 	}
@@ -138,6 +138,7 @@ func (p *parser) rule(group string, n *yaml.Node) Rule {
 	r.KeepFiringFor = p.duration(keys, "keep_firing_for")
 	r.Times = p.times(keys)
 	r.NoData = choice(p, keys, "no_data", NoDataKeep, NoDataFire, NoDataResolve)
+	r.Flapping = p.flapping(keys)
 	r.Mode = choice(p, keys, "mode", ModeNormal, ModeObserve)
 	r.Labels = p.texts(keys["labels"], "labels", p.checkLabel)
 	r.Annotations = p.texts(keys["annotations"], "annotations", func(key, value *yaml.Node, name, text string) {

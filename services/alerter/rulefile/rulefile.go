@@ -98,6 +98,8 @@ type Rule struct {
 	// NoData says what becomes of the alert while the source answers and leaves out
 	// what the condition needs. Empty means that it stays as it is.
 	NoData NoData
+	// Flapping says how often an alert may change before it is no news any more.
+	Flapping Flapping
 	// Mode says whether people are told of the rule's alerts.
 	Mode Mode
 	// Labels are added to the alert's labels.

@@ -98,6 +98,10 @@ func TestEveryMistakeIsToldWithItsPlace(t *testing.T) {
 		{"no data", rules("{alert: A, on: pod, expr: a, no_data: resolved}"), []string{"a.yaml:4:47: `no_data: resolved` means nothing; expected keep, fire or resolve; did you mean `resolve`?"}},
 		{"no data in a list", rules("{alert: A, on: pod, expr: a, no_data: [fire]}"), []string{"`no_data` is a list; expected a single value"}},
 		{"a mode", rules("{alert: A, on: pod, expr: a, mode: observed}"), []string{"`mode: observed` means nothing; expected normal or observe; did you mean `observe`?"}},
+		{"flapping", rules("{alert: A, on: pod, expr: a, flapping: 6}"), []string{"a.yaml:4:48: flapping is a single value; expected the keys window or transitions"}},
+		{"half of flapping", rules("{alert: A, on: pod, expr: a, flapping: {window: 1h, transition: 6}}"), []string{"`transition` is no key of flapping; did you mean `transitions`?", "`transitions` is missing in flapping"}},
+		{"bounds of flapping", rules("{alert: A, on: pod, expr: a, flapping: {window: 10s, transitions: 2}}"), []string{"`window`: 10s is not between 1m and 1d", "`transitions`: 2 is no whole number between 3 and 50"}},
+		{"no numbers of flapping", rules("{alert: A, on: pod, expr: a, flapping: {window: 10, transitions: many}}"), []string{"`window`: \"10\" is no duration", "`transitions`: many is no whole number between 3 and 50"}},
 		{"labels of Tocsin", rules("{alert: A, on: pod, expr: a, labels: {alertname: x, pod_id: y}}"), []string{"the label `alertname` is set by Tocsin itself", "the label `pod_id` is set by Tocsin"}},
 		{"label names", rules("{alert: A, on: pod, expr: a, labels: {1a: x, __b: y, c-d: z}}"), []string{"`1a` is no label name", "`__b` is no label name", "`c-d` is no label name"}},
 		{"a template as label", rules("{alert: A, on: pod, expr: a, labels: {a: '{{ $value }}'}}"), []string{"the label `a` is a template"}},
@@ -220,7 +224,7 @@ func TestTheHashOfARuleStaysWhenTheLanguageGrows(t *testing.T) {
 	}
 	const rule = "{alert: A, on: pod, expr: a%s}"
 	plain := parse(t, rules(fmt.Sprintf(rule, ""))).Hash
-	for _, key := range []string{", times: 2 of 3 x 1m", ", no_data: fire", ", no_data: resolve", ", mode: observe"} {
+	for _, key := range []string{", times: 2 of 3 x 1m", ", no_data: fire", ", no_data: resolve", ", mode: observe", ", flapping: {window: 1h, transitions: 6}"} {
 		if parse(t, rules(fmt.Sprintf(rule, key))).Hash == plain {
 			t.Errorf("a rule with %q has the hash of one without", key)
 		}

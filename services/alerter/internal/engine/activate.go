@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
-	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
@@ -43,8 +42,11 @@ func (p *Partition) activate(next *Program) {
 		p.judge(t)
 	}
 	for _, t := range targets {
-		for _, a := range t.alerts {
+		for _, a := range slices.Clone(t.alerts) {
 			p.remode(a, now)
+			if a.hold != nil && !a.rule.flapping.Set() {
+				p.evaluate(t, a.rule, t.category(a.category), now)
+			}
 		}
 	}
 }
@@ -58,7 +60,7 @@ func (p *Partition) rebind(t *target, now int64) {
 			continue
 		}
 		a.rule, a.timer.rule = c, c
-		if a.state.Phase != rule.Firing && a.told.GetObserved() != c.observed {
+		if !a.fires() && a.told.GetObserved() != c.observed {
 			a.told.Observed = c.observed
 			p.touchAlert(a)
 		}
@@ -73,6 +75,7 @@ func (p *Partition) rebind(t *target, now int64) {
 		p.schedule(a.timer, now)
 	}
 	p.rebindTallies(t)
+	p.rebindRestless(t)
 }
 
 // whyGone says why a rule set has no rule for an alert: its rule has other

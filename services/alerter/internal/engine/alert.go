@@ -61,6 +61,10 @@ func (p *Partition) move(a *alert, v verdict, at int64) {
 	before := a.state
 	next, change := a.state.Step(at, rule.Verdict{Cond: v.cond, Until: v.until, Since: p.missing(a.target, a.rule, at)}, a.rule.timing)
 	a.state = next
+	if a.hold != nil {
+		p.moveHeld(a, before, v, change, at)
+		return
+	}
 	switch change {
 	case rule.None:
 		if next != before {
@@ -73,6 +77,9 @@ func (p *Partition) move(a *alert, v verdict, at int64) {
 	case rule.Fires:
 		a.told.State = alertv1.AlertState_ALERT_STATE_FIRING
 		a.told.FiredAt = timestamppb.New(p.shown(at))
+		if p.changed(a, at) {
+			p.flap(a, at)
+		}
 		p.explain(a, at)
 		p.tell(a)
 		p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_FIRING, at)
@@ -81,6 +88,7 @@ func (p *Partition) move(a *alert, v verdict, at int64) {
 		p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_RENEWED, at)
 	case rule.Vanished, rule.Resolved:
 		if change == rule.Resolved {
+			p.changed(a, at)
 			// The texts stay: they tell of the problem that is over, and would
 			// contradict themselves with the values of its end.
 			a.told.Evidence = p.evidence(a, at)
@@ -97,7 +105,7 @@ func (p *Partition) move(a *alert, v verdict, at int64) {
 // end resolves an alert for a reason other than its condition.
 func (p *Partition) end(a *alert, at int64, reason string) {
 	a.told.ResolveReason = reason
-	p.over(a, at, a.state.Phase == rule.Firing)
+	p.over(a, at, a.fires())
 }
 
 // over takes an alert out of the state and tells that it resolved; people are
@@ -235,5 +243,6 @@ func (p *Partition) annotations(a *alert, at int64) map[string]string {
 	if a.lack.GetReason() == leftOut {
 		texts["no_data"] = withoutData(a.lack)
 	}
+	a.flapTexts(texts)
 	return texts
 }

@@ -169,6 +169,9 @@ func decodeTarget(token string, s *statev1.TargetState) *target {
 		}
 		t.failures = append(t.failures, f)
 	}
+	for _, r := range s.GetRestless() {
+		t.restless = append(t.restless, decodeRestless(r))
+	}
 	for _, y := range s.GetTallies() {
 		t.tallies = append(t.tallies, decodeTally(t, y))
 	}
@@ -201,6 +204,9 @@ func decodeAlertRecord(t *target, r *statev1.AlertRecord) *alert {
 	if r.FiredMs != nil {
 		a.state.Phase, a.state.Fired, a.state.Renew = rule.Firing, r.GetFiredMs(), r.GetRenewMs()
 		a.state.Clearing, a.state.Cleared = r.ClearedMs != nil, r.GetClearedMs()
+	}
+	if a.hold = decodeHold(r.GetHold()); r.GetHold().GetIdle() {
+		a.state = rule.State{}
 	}
 	a.state.Frozen, a.state.Held = r.HeldMs != nil, r.GetHeldMs()
 	return a

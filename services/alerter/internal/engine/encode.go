@@ -138,6 +138,9 @@ func (p *Partition) encodeTarget(t *target) *statev1.TargetState {
 	for _, y := range t.tallies {
 		s.Tallies = append(s.Tallies, y.encode())
 	}
+	for _, r := range t.restless {
+		s.Restless = append(s.Restless, r.encode())
+	}
 	for _, a := range t.alerts {
 		s.AlertIds = append(s.AlertIds, a.told.GetId())
 	}
@@ -196,6 +199,7 @@ func (a *alert) record() *statev1.AlertRecord {
 			r.ClearedMs = &a.state.Cleared
 		}
 	}
+	r.Hold = a.hold.encode(a.state.Phase == rule.Inactive)
 	if a.state.Frozen {
 		r.HeldMs = &a.state.Held
 	}

@@ -219,6 +219,7 @@ func (p *Partition) advanceRule(t *target, c *compiled, cat *failures, at int64)
 		p.begin(t, c, cat, v, at)
 	}
 	p.settle(t, c, category, at)
+	p.rest(t, c, category, at)
 }
 
 // truths evaluates a rule's conditions; the clear condition only where an

@@ -85,6 +85,9 @@ func TestALoadedStateGoesOnAsIfNothingHadHappened(t *testing.T) {
 		}
 		for _, r := range plain.results {
 			for _, tr := range r.Transitions {
+				if tr.GetAlert().GetFlapping() {
+					seen["flapping "+tr.GetKind().String()]++
+				}
 				seen[tr.GetAlert().GetRule()+" "+tr.GetKind().String()]++
 			}
 		}
@@ -94,8 +97,16 @@ func TestALoadedStateGoesOnAsIfNothingHadHappened(t *testing.T) {
 		compareFolds(t, "loaded from the store", plain, loaded)
 	}
 	for _, rule := range all.Set().Rules() {
+		if rule.Mode == rulefile.ModeObserve {
+			continue
+		}
 		if seen[rule.Alert+" TRANSITION_KIND_FIRING"] == 0 {
 			t.Errorf("the world never made %s fire, so this proves nothing of it", rule.Alert)
+		}
+	}
+	for _, kind := range []string{"FIRING", "RESOLVED"} {
+		if seen["flapping TRANSITION_KIND_"+kind] == 0 {
+			t.Errorf("nothing that flaps was told as %s", kind)
 		}
 	}
 }

@@ -62,6 +62,8 @@ type compiled struct {
 	timing rule.Timing
 	// times is the zero value where the condition must hold now.
 	times rule.Times
+	// flapping is the zero value where any number of changes is news.
+	flapping rule.Flapping
 	// observed says that nobody is told of its alerts.
 	observed bool
 	// absences are the slots by which the passing of time alone decides.
@@ -161,6 +163,7 @@ func (c *compiled) compile(comp *expr.Compiler) []*rulefile.MistakeError {
 		For: c.rule.For.Milliseconds(), Keep: c.rule.KeepFiringFor.Milliseconds(), HasUntil: c.until != nil,
 	}
 	c.times = rule.Times{Least: c.rule.Times.Least, Of: c.rule.Times.Of, Size: c.rule.Times.Bucket.Milliseconds()}
+	c.flapping = flappingOf(c.rule.Flapping)
 	if len(mistakes) > 0 {
 		return mistakes
 	}

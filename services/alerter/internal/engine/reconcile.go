@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
-	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
 )
 
 // Reconcile compares the alerts that fire after a cold rebuild, of which nobody
@@ -31,7 +30,7 @@ func (p *Partition) Reconcile(told []*alertv1.Alert, at time.Time) []*alertv1.Tr
 	}
 	for _, id := range sortedKeys(p.byID) {
 		a := p.byID[id]
-		if a.state.Phase != rule.Firing || a.told.GetObserved() {
+		if !a.fires() || a.told.GetObserved() {
 			continue
 		}
 		if known := there[a.told.GetFingerprint()]; known != nil {

@@ -67,6 +67,8 @@ type target struct {
 	alerts []*alert
 	// tallies are sorted by rule and category.
 	tallies []*tally
+	// restless are sorted by rule and category.
+	restless []*restless
 	// watches are the timers of rules that the passing of time alone may decide.
 	watches []*timer
 	// loose are series that were read before the program was known.
@@ -156,6 +158,8 @@ type alert struct {
 	// lack is why its condition has no value, nil while it has one.
 	lack  *alertv1.NoData
 	timer *timer
+	// hold is nil unless the alert flaps.
+	hold *hold
 	// key is the rule's key, by which the rule is found after a load.
 	key string
 }

@@ -117,7 +117,7 @@ func (p *Partition) due(t *timer, after int64) (int64, bool) {
 		return t.rule.times.Next(after), true
 	}
 	if a, _ := t.target.alert(t.rule, t.category); a != nil && a.timer == t {
-		return a.state.Due(after, t.rule.timing)
+		return a.due(after)
 	}
 	return p.absentDue(t, after)
 }

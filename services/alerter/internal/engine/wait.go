@@ -40,7 +40,9 @@ func (p *Partition) suspend() {
 }
 
 // resume lets go on after a gap what does not depend on samples.
-func (p *Partition) resume() { p.reconsider(func(a *alert) bool { return a.state.Frozen }) }
+func (p *Partition) resume() {
+	p.reconsider(func(a *alert) bool { return a.state.Frozen || a.hold != nil && a.hold.calm.Frozen })
+}
 
 // reconsider judges those alerts now that a condition picks.
 func (p *Partition) reconsider(which func(*alert) bool) {
@@ -57,7 +59,9 @@ func (p *Partition) reconsider(which func(*alert) bool) {
 // freeze stops an alert's wait, if it waits, as of an instant.
 func (p *Partition) freeze(a *alert, at int64) {
 	next := a.state.Freeze(at)
-	if next == a.state {
+	if a.hold != nil && !a.hold.calm.Frozen {
+		a.hold.calm = a.hold.calm.Freeze(at)
+	} else if next == a.state {
 		return
 	}
 	a.state = next

@@ -228,6 +228,8 @@ groups:
          until: "increase(jobs.completed, '5m') > 2", keep_firing_for: 1m,
          annotations: {summary: '{{ .Name }} {{ .Value "jobs.in_queue" }} {{ $labels.team }}'}}
       - {alert: Watched, on: endpoint, expr: jobs.in_queue > 1, mode: observe, for: 10s}
+      - {alert: Restive, on: endpoint, expr: jobs.in_queue > 1, flapping: {window: 3m, transitions: 4}}
+      - {alert: Fitful, on: endpoint, expr: jobs.in_queue > 1, for: 5s, keep_firing_for: 5s, flapping: {window: 2m, transitions: 3}}
       - {alert: Longer, on: endpoint, expr: jobs.in_queue > 2}
       - {alert: NoData, on: endpoint, expr: "absent('2m') && endpoint.type == 'queue'", for: 1m}
       - {alert: Buckets, on: endpoint, expr: "count_true(workers.unhealthy > 0 && jobs.in_queue > 0, '5m', '30s') > 3"}
@@ -269,6 +271,8 @@ groups:
     rules:
       - {alert: Queue, on: endpoint, expr: jobs.in_queue > 1, for: 45s, labels: {severity: warning}}
       - {alert: Watched, on: endpoint, expr: jobs.in_queue > 1, for: 10s}
+      - {alert: Restive, on: endpoint, expr: jobs.in_queue > 1}
+      - {alert: Fitful, on: endpoint, expr: jobs.in_queue > 1, for: 5s, mode: observe, flapping: {window: 1m, transitions: 3}}
       - {alert: Longer, on: endpoint, expr: jobs.in_queue > 2, mode: observe}
       - {alert: NoData, on: endpoint, expr: "absent('3m')", for: 1m}
       - {alert: Often, on: endpoint, expr: jobs.in_queue > 1, times: 3 of 5 x 30s, for: 50s}

@@ -75,6 +75,7 @@ func describe(r rulefile.Rule, alerts []*alertv1.Alert) *queryv1.Rule {
 		Source:        r.Source.String(),
 		Times:         r.Times.String(),
 		NoData:        r.NoData.String(),
+		Flapping:      r.Flapping.String(),
 	}
 	for _, a := range alerts {
 		if !of(a, r) {

@@ -29,7 +29,7 @@ func kept(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
 		Rule: clip(now.GetRule(), maxField), Target: now.GetTarget(), State: state,
 		Labels: bounded(now.GetLabels(), maxLabels), Annotations: now.GetAnnotations(),
 		ActiveAt: now.GetActiveAt(), FiredAt: now.GetFiredAt(), ResolvedAt: now.GetResolvedAt(),
-		ResolveReason: clip(now.GetResolveReason(), maxField),
+		ResolveReason: clip(now.GetResolveReason(), maxField), Flapping: now.GetFlapping(),
 	}
 	if k.FiredAt == nil {
 		k.FiredAt = before.GetFiredAt()

@@ -142,6 +142,11 @@ func TestStandard(t *testing.T) {
 	if diff := cmp.Diff(asJSON(t, []byte(wantStandard)), asJSON(t, body.Bytes)); diff != "" {
 		t.Error(diff)
 	}
+	flaps := firingAlert()
+	flaps.Alert.Flapping = true
+	if got := string(write(t, settings.FormatStandard, notice(flaps)).Bytes); !strings.Contains(got, `"flapping":true`) {
+		t.Errorf("it does not say that the alert flaps: %s", got)
+	}
 	over := string(write(t, settings.FormatStandard, notice(resolvedAlert())).Bytes)
 	for _, want := range []string{`"type":"alert.resolved"`, `"timestamp":"2026-11-23T08:37:01.427981563Z"`, `"endsAt":"2026-11-23T08:37:01.427981563Z"`} {
 		if !strings.Contains(over, want) {

@@ -41,6 +41,7 @@ type standardAlert struct {
 	StartsAt      string            `json:"startsAt"`
 	EndsAt        string            `json:"endsAt,omitempty"` // absent while it fires
 	ResolveReason string            `json:"resolveReason,omitempty"`
+	Flapping      bool              `json:"flapping,omitempty"` // the one notice of many changes
 	Fingerprint   string            `json:"fingerprint"`
 	Sequence      uint64            `json:"sequence"`
 	Expression    string            `json:"expression,omitempty"`
@@ -100,7 +101,7 @@ func standardAlertOf(a delivery.Alert) standardAlert {
 	s := standardAlert{
 		ID: a.Alert.GetId(), Status: statusOf(a), Group: a.Alert.GetGroup(), Rule: a.Alert.GetRule(),
 		Labels: kv(a.Alert.GetLabels()), Annotations: kv(a.Alert.GetAnnotations()),
-		StartsAt: iso(start(a)), ResolveReason: a.Alert.GetResolveReason(),
+		StartsAt: iso(start(a)), ResolveReason: a.Alert.GetResolveReason(), Flapping: a.Alert.GetFlapping(),
 		Fingerprint: a.Alert.GetFingerprint(), Sequence: a.Sequence,
 		Expression: a.Alert.GetEvidence().GetExpression(),
 	}

@@ -233,7 +233,10 @@ type Alert struct {
 	ResolveReason string `protobuf:"bytes,13,opt,name=resolve_reason,json=resolveReason,proto3" json:"resolve_reason,omitempty"`
 	// Its rule only observes: nobody is told of it, and it says what would have been
 	// sent. Never set in what is sent to the notifier.
-	Observed      bool `protobuf:"varint,14,opt,name=observed,proto3" json:"observed,omitempty"`
+	Observed bool `protobuf:"varint,14,opt,name=observed,proto3" json:"observed,omitempty"`
+	// It fired and resolved too often: this is the one notice of that, which lasts
+	// until it is calm, whatever its condition is.
+	Flapping      bool `protobuf:"varint,15,opt,name=flapping,proto3" json:"flapping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,6 +365,13 @@ func (x *Alert) GetResolveReason() string {
 func (x *Alert) GetObserved() bool {
 	if x != nil {
 		return x.Observed
+	}
+	return false
+}
+
+func (x *Alert) GetFlapping() bool {
+	if x != nil {
+		return x.Flapping
 	}
 	return false
 }
@@ -968,7 +978,7 @@ var File_tocsin_alert_v1_alert_proto protoreflect.FileDescriptor
 
 const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x1btocsin/alert/v1/alert.proto\x12\x0ftocsin.alert.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/event/v1/event.proto\"\xf0\x05\n" +
+	"\x1btocsin/alert/v1/alert.proto\x12\x0ftocsin.alert.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/event/v1/event.proto\"\x8c\x06\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x14\n" +
@@ -985,7 +995,8 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"resolvedAt\x125\n" +
 	"\bevidence\x18\f \x01(\v2\x19.tocsin.alert.v1.EvidenceR\bevidence\x12%\n" +
 	"\x0eresolve_reason\x18\r \x01(\tR\rresolveReason\x12\x1a\n" +
-	"\bobserved\x18\x0e \x01(\bR\bobserved\x1a9\n" +
+	"\bobserved\x18\x0e \x01(\bR\bobserved\x12\x1a\n" +
+	"\bflapping\x18\x0f \x01(\bR\bflapping\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +

@@ -904,7 +904,10 @@ type Rule struct {
 	// needs: keep, fire or resolve.
 	NoData string `protobuf:"bytes,14,opt,name=no_data,json=noData,proto3" json:"no_data,omitempty"`
 	// Nobody is told of its alerts, by the rule itself or by a setting for all.
-	Observed      bool `protobuf:"varint,15,opt,name=observed,proto3" json:"observed,omitempty"`
+	Observed bool `protobuf:"varint,15,opt,name=observed,proto3" json:"observed,omitempty"`
+	// From how many changes in what time on its alerts flap ("6 in 1h"). Empty where
+	// any number is news.
+	Flapping      string `protobuf:"bytes,16,opt,name=flapping,proto3" json:"flapping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,6 +1047,13 @@ func (x *Rule) GetObserved() bool {
 	return false
 }
 
+func (x *Rule) GetFlapping() string {
+	if x != nil {
+		return x.Flapping
+	}
+	return ""
+}
+
 var File_tocsin_query_v1_query_proto protoreflect.FileDescriptor
 
 const file_tocsin_query_v1_query_proto_rawDesc = "" +
@@ -1103,7 +1113,7 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\x10ListRulesRequest\"d\n" +
 	"\x11ListRulesResponse\x12\"\n" +
 	"\rrule_set_hash\x18\x01 \x01(\tR\vruleSetHash\x12+\n" +
-	"\x05rules\x18\x02 \x03(\v2\x15.tocsin.query.v1.RuleR\x05rules\"\xef\x04\n" +
+	"\x05rules\x18\x02 \x03(\v2\x15.tocsin.query.v1.RuleR\x05rules\"\x8b\x05\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -1120,7 +1130,8 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\x06firing\x18\f \x01(\rR\x06firing\x12\x14\n" +
 	"\x05times\x18\r \x01(\tR\x05times\x12\x17\n" +
 	"\ano_data\x18\x0e \x01(\tR\x06noData\x12\x1a\n" +
-	"\bobserved\x18\x0f \x01(\bR\bobserved\x1a9\n" +
+	"\bobserved\x18\x0f \x01(\bR\bobserved\x12\x1a\n" +
+	"\bflapping\x18\x10 \x01(\tR\bflapping\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -433,7 +434,10 @@ type TargetState struct {
 	SampledBusMs *int64 `protobuf:"varint,21,opt,name=sampled_bus_ms,json=sampledBusMs,proto3,oneof" json:"sampled_bus_ms,omitempty"`
 	// In which buckets of time the conditions of rules with `times` held, in the
 	// order of rules and categories.
-	Tallies       []*Tally `protobuf:"bytes,22,rep,name=tallies,proto3" json:"tallies,omitempty"`
+	Tallies []*Tally `protobuf:"bytes,22,rep,name=tallies,proto3" json:"tallies,omitempty"`
+	// When the alerts of rules with `flapping` fired and resolved lately, in the
+	// order of rules and categories.
+	Restless      []*Restless `protobuf:"bytes,23,rep,name=restless,proto3" json:"restless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +626,77 @@ func (x *TargetState) GetTallies() []*Tally {
 	return nil
 }
 
+func (x *TargetState) GetRestless() []*Restless {
+	if x != nil {
+		return x.Restless
+	}
+	return nil
+}
+
+// Restless is when an alert fired and resolved lately.
+type Restless struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule's key in its rule set.
+	RuleKey string `protobuf:"bytes,1,opt,name=rule_key,json=ruleKey,proto3" json:"rule_key,omitempty"`
+	// The error category on rules over jobs. Empty otherwise.
+	Category string `protobuf:"bytes,2,opt,name=category,proto3" json:"category,omitempty"`
+	// Engine time of each change, oldest first, milliseconds.
+	ChangesMs     []int64 `protobuf:"varint,3,rep,packed,name=changes_ms,json=changesMs,proto3" json:"changes_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restless) Reset() {
+	*x = Restless{}
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restless) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restless) ProtoMessage() {}
+
+func (x *Restless) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restless.ProtoReflect.Descriptor instead.
+func (*Restless) Descriptor() ([]byte, []int) {
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Restless) GetRuleKey() string {
+	if x != nil {
+		return x.RuleKey
+	}
+	return ""
+}
+
+func (x *Restless) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *Restless) GetChangesMs() []int64 {
+	if x != nil {
+		return x.ChangesMs
+	}
+	return nil
+}
+
 // Tally is in which of the last buckets of time a rule's condition held. Bit i of
 // a word is for the i-th bucket before that of the last judgement.
 type Tally struct {
@@ -644,7 +719,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +731,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[5]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +744,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tally) GetRuleKey() string {
@@ -729,7 +804,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +816,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[6]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +829,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Counter) GetField() string {
@@ -801,7 +876,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +888,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[7]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +901,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Series) GetKey() string {
@@ -898,7 +973,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +985,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[8]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +998,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Failures) GetCategory() string {
@@ -1002,7 +1077,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1089,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[9]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1102,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Seen) GetFingerprint() string {
@@ -1061,7 +1136,7 @@ type JobTable struct {
 
 func (x *JobTable) Reset() {
 	*x = JobTable{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1148,7 @@ func (x *JobTable) String() string {
 func (*JobTable) ProtoMessage() {}
 
 func (x *JobTable) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[10]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1161,7 @@ func (x *JobTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobTable.ProtoReflect.Descriptor instead.
 func (*JobTable) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JobTable) GetOpen() []*Job {
@@ -1134,7 +1209,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1221,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[11]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1234,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Job) GetId() string {
@@ -1203,7 +1278,7 @@ type Delay struct {
 
 func (x *Delay) Reset() {
 	*x = Delay{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1290,7 @@ func (x *Delay) String() string {
 func (*Delay) ProtoMessage() {}
 
 func (x *Delay) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[12]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1303,7 @@ func (x *Delay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delay.ProtoReflect.Descriptor instead.
 func (*Delay) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Delay) GetAtMs() int64 {
@@ -1269,14 +1344,16 @@ type AlertRecord struct {
 	RenewMs *int64 `protobuf:"varint,8,opt,name=renew_ms,json=renewMs,proto3,oneof" json:"renew_ms,omitempty"`
 	// How much of the wait (for its `for`, or for its keep_firing_for) had passed
 	// when it stopped because nobody knew, milliseconds. Absent while it runs.
-	HeldMs        *int64 `protobuf:"varint,9,opt,name=held_ms,json=heldMs,proto3,oneof" json:"held_ms,omitempty"`
+	HeldMs *int64 `protobuf:"varint,9,opt,name=held_ms,json=heldMs,proto3,oneof" json:"held_ms,omitempty"`
+	// What is kept of an alert that flaps. Absent unless it does.
+	Hold          *Hold `protobuf:"bytes,10,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AlertRecord) Reset() {
 	*x = AlertRecord{}
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[13]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1365,7 @@ func (x *AlertRecord) String() string {
 func (*AlertRecord) ProtoMessage() {}
 
 func (x *AlertRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_state_v1_state_proto_msgTypes[13]
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1378,7 @@ func (x *AlertRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertRecord.ProtoReflect.Descriptor instead.
 func (*AlertRecord) Descriptor() ([]byte, []int) {
-	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{13}
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AlertRecord) GetAlert() *v11.Alert {
@@ -1367,11 +1444,111 @@ func (x *AlertRecord) GetHeldMs() int64 {
 	return 0
 }
 
+func (x *AlertRecord) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+// Hold is what is kept of an alert that flaps: it is told as firing, whatever it is.
+type Hold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Engine time of its last change, milliseconds, later by all the time in which
+	// nobody knew.
+	CalmMs int64 `protobuf:"varint,1,opt,name=calm_ms,json=calmMs,proto3" json:"calm_ms,omitempty"`
+	// How much of the wait for calm had passed when it stopped because nobody knew,
+	// milliseconds. Absent while it runs.
+	HeldMs *int64 `protobuf:"varint,2,opt,name=held_ms,json=heldMs,proto3,oneof" json:"held_ms,omitempty"`
+	// Engine time of the next renewal, milliseconds.
+	RenewMs int64 `protobuf:"varint,3,opt,name=renew_ms,json=renewMs,proto3" json:"renew_ms,omitempty"`
+	// When its condition last began to hold.
+	ActiveAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=active_at,json=activeAt,proto3" json:"active_at,omitempty"`
+	// When it last fired.
+	FiredAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=fired_at,json=firedAt,proto3" json:"fired_at,omitempty"`
+	// Its condition does not hold: the times of the record mean nothing.
+	Idle          bool `protobuf:"varint,6,opt,name=idle,proto3" json:"idle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_state_v1_state_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_tocsin_state_v1_state_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Hold) GetCalmMs() int64 {
+	if x != nil {
+		return x.CalmMs
+	}
+	return 0
+}
+
+func (x *Hold) GetHeldMs() int64 {
+	if x != nil && x.HeldMs != nil {
+		return *x.HeldMs
+	}
+	return 0
+}
+
+func (x *Hold) GetRenewMs() int64 {
+	if x != nil {
+		return x.RenewMs
+	}
+	return 0
+}
+
+func (x *Hold) GetActiveAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActiveAt
+	}
+	return nil
+}
+
+func (x *Hold) GetFiredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FiredAt
+	}
+	return nil
+}
+
+func (x *Hold) GetIdle() bool {
+	if x != nil {
+		return x.Idle
+	}
+	return false
+}
+
 var File_tocsin_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1btocsin/state/v1/state.proto\x12\x0ftocsin.state.v1\x1a\x1btocsin/alert/v1/alert.proto\x1a\x1btocsin/event/v1/event.proto\"\xe3\x02\n" +
+	"\x1btocsin/state/v1/state.proto\x12\x0ftocsin.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/alert/v1/alert.proto\x1a\x1btocsin/event/v1/event.proto\"\xe3\x02\n" +
 	"\x04Head\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x15\n" +
@@ -1396,7 +1573,7 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bSnapshot\x12)\n" +
 	"\x04head\x18\x01 \x01(\v2\x15.tocsin.state.v1.HeadR\x04head\x120\n" +
 	"\atargets\x18\x02 \x03(\v2\x16.tocsin.state.v1.EntryR\atargets\x12.\n" +
-	"\x06active\x18\x03 \x03(\v2\x16.tocsin.state.v1.EntryR\x06active\"\xba\t\n" +
+	"\x06active\x18\x03 \x03(\v2\x16.tocsin.state.v1.EntryR\x06active\"\xf1\t\n" +
 	"\vTargetState\x12/\n" +
 	"\x06target\x18\x01 \x01(\v2\x17.tocsin.event.v1.TargetR\x06target\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.tocsin.event.v1.TargetSpecR\x04spec\x12@\n" +
@@ -1423,7 +1600,8 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\atracked\x18\x13 \x01(\bR\atracked\x12\x1b\n" +
 	"\talert_ids\x18\x14 \x03(\tR\balertIds\x12)\n" +
 	"\x0esampled_bus_ms\x18\x15 \x01(\x03H\x02R\fsampledBusMs\x88\x01\x01\x120\n" +
-	"\atallies\x18\x16 \x03(\v2\x16.tocsin.state.v1.TallyR\atallies\x1a9\n" +
+	"\atallies\x18\x16 \x03(\v2\x16.tocsin.state.v1.TallyR\atallies\x125\n" +
+	"\brestless\x18\x17 \x03(\v2\x19.tocsin.state.v1.RestlessR\brestless\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -1433,7 +1611,12 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\b_gone_msB\r\n" +
 	"\v_sampled_msB\x11\n" +
-	"\x0f_sampled_bus_ms\"\xaf\x01\n" +
+	"\x0f_sampled_bus_ms\"`\n" +
+	"\bRestless\x12\x19\n" +
+	"\brule_key\x18\x01 \x01(\tR\aruleKey\x12\x1a\n" +
+	"\bcategory\x18\x02 \x01(\tR\bcategory\x12\x1d\n" +
+	"\n" +
+	"changes_ms\x18\x03 \x03(\x03R\tchangesMs\"\xaf\x01\n" +
 	"\x05Tally\x12\x19\n" +
 	"\brule_key\x18\x01 \x01(\tR\aruleKey\x12\x1a\n" +
 	"\bcategory\x18\x02 \x01(\tR\bcategory\x12\x13\n" +
@@ -1479,7 +1662,7 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\"7\n" +
 	"\x05Delay\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x19\n" +
-	"\bdelay_ms\x18\x02 \x01(\x03R\adelayMs\"\xdc\x02\n" +
+	"\bdelay_ms\x18\x02 \x01(\x03R\adelayMs\"\x87\x03\n" +
 	"\vAlertRecord\x12,\n" +
 	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x19\n" +
@@ -1490,10 +1673,21 @@ const file_tocsin_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"cleared_ms\x18\a \x01(\x03H\x01R\tclearedMs\x88\x01\x01\x12\x1e\n" +
 	"\brenew_ms\x18\b \x01(\x03H\x02R\arenewMs\x88\x01\x01\x12\x1c\n" +
-	"\aheld_ms\x18\t \x01(\x03H\x03R\x06heldMs\x88\x01\x01B\v\n" +
+	"\aheld_ms\x18\t \x01(\x03H\x03R\x06heldMs\x88\x01\x01\x12)\n" +
+	"\x04hold\x18\n" +
+	" \x01(\v2\x15.tocsin.state.v1.HoldR\x04holdB\v\n" +
 	"\t_fired_msB\r\n" +
 	"\v_cleared_msB\v\n" +
 	"\t_renew_msB\n" +
+	"\n" +
+	"\b_held_ms\"\xe8\x01\n" +
+	"\x04Hold\x12\x17\n" +
+	"\acalm_ms\x18\x01 \x01(\x03R\x06calmMs\x12\x1c\n" +
+	"\aheld_ms\x18\x02 \x01(\x03H\x00R\x06heldMs\x88\x01\x01\x12\x19\n" +
+	"\brenew_ms\x18\x03 \x01(\x03R\arenewMs\x127\n" +
+	"\tactive_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bactiveAt\x125\n" +
+	"\bfired_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\afiredAt\x12\x12\n" +
+	"\x04idle\x18\x06 \x01(\bR\x04idleB\n" +
 	"\n" +
 	"\b_held_ms*;\n" +
 	"\x05Truth\x12\x15\n" +
@@ -1516,66 +1710,73 @@ func file_tocsin_state_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_state_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tocsin_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tocsin_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_tocsin_state_v1_state_proto_goTypes = []any{
-	(Truth)(0),                 // 0: tocsin.state.v1.Truth
-	(*Head)(nil),               // 1: tocsin.state.v1.Head
-	(*Gap)(nil),                // 2: tocsin.state.v1.Gap
-	(*Entry)(nil),              // 3: tocsin.state.v1.Entry
-	(*Snapshot)(nil),           // 4: tocsin.state.v1.Snapshot
-	(*TargetState)(nil),        // 5: tocsin.state.v1.TargetState
-	(*Tally)(nil),              // 6: tocsin.state.v1.Tally
-	(*Counter)(nil),            // 7: tocsin.state.v1.Counter
-	(*Series)(nil),             // 8: tocsin.state.v1.Series
-	(*Failures)(nil),           // 9: tocsin.state.v1.Failures
-	(*Seen)(nil),               // 10: tocsin.state.v1.Seen
-	(*JobTable)(nil),           // 11: tocsin.state.v1.JobTable
-	(*Job)(nil),                // 12: tocsin.state.v1.Job
-	(*Delay)(nil),              // 13: tocsin.state.v1.Delay
-	(*AlertRecord)(nil),        // 14: tocsin.state.v1.AlertRecord
-	nil,                        // 15: tocsin.state.v1.TargetState.LabelsEntry
-	nil,                        // 16: tocsin.state.v1.TargetState.OverridesEntry
-	(*v1.Target)(nil),          // 17: tocsin.event.v1.Target
-	(*v1.TargetSpec)(nil),      // 18: tocsin.event.v1.TargetSpec
-	(*v1.HealthSampled)(nil),   // 19: tocsin.event.v1.HealthSampled
-	(*v1.GpuSampled)(nil),      // 20: tocsin.event.v1.GpuSampled
-	(*v1.AccountPolled)(nil),   // 21: tocsin.event.v1.AccountPolled
-	(*v1.InventoryShrunk)(nil), // 22: tocsin.event.v1.InventoryShrunk
-	(*v1.PollFailed)(nil),      // 23: tocsin.event.v1.PollFailed
-	(v1.JobState)(0),           // 24: tocsin.event.v1.JobState
-	(*v11.Alert)(nil),          // 25: tocsin.alert.v1.Alert
+	(Truth)(0),                    // 0: tocsin.state.v1.Truth
+	(*Head)(nil),                  // 1: tocsin.state.v1.Head
+	(*Gap)(nil),                   // 2: tocsin.state.v1.Gap
+	(*Entry)(nil),                 // 3: tocsin.state.v1.Entry
+	(*Snapshot)(nil),              // 4: tocsin.state.v1.Snapshot
+	(*TargetState)(nil),           // 5: tocsin.state.v1.TargetState
+	(*Restless)(nil),              // 6: tocsin.state.v1.Restless
+	(*Tally)(nil),                 // 7: tocsin.state.v1.Tally
+	(*Counter)(nil),               // 8: tocsin.state.v1.Counter
+	(*Series)(nil),                // 9: tocsin.state.v1.Series
+	(*Failures)(nil),              // 10: tocsin.state.v1.Failures
+	(*Seen)(nil),                  // 11: tocsin.state.v1.Seen
+	(*JobTable)(nil),              // 12: tocsin.state.v1.JobTable
+	(*Job)(nil),                   // 13: tocsin.state.v1.Job
+	(*Delay)(nil),                 // 14: tocsin.state.v1.Delay
+	(*AlertRecord)(nil),           // 15: tocsin.state.v1.AlertRecord
+	(*Hold)(nil),                  // 16: tocsin.state.v1.Hold
+	nil,                           // 17: tocsin.state.v1.TargetState.LabelsEntry
+	nil,                           // 18: tocsin.state.v1.TargetState.OverridesEntry
+	(*v1.Target)(nil),             // 19: tocsin.event.v1.Target
+	(*v1.TargetSpec)(nil),         // 20: tocsin.event.v1.TargetSpec
+	(*v1.HealthSampled)(nil),      // 21: tocsin.event.v1.HealthSampled
+	(*v1.GpuSampled)(nil),         // 22: tocsin.event.v1.GpuSampled
+	(*v1.AccountPolled)(nil),      // 23: tocsin.event.v1.AccountPolled
+	(*v1.InventoryShrunk)(nil),    // 24: tocsin.event.v1.InventoryShrunk
+	(*v1.PollFailed)(nil),         // 25: tocsin.event.v1.PollFailed
+	(v1.JobState)(0),              // 26: tocsin.event.v1.JobState
+	(*v11.Alert)(nil),             // 27: tocsin.alert.v1.Alert
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_tocsin_state_v1_state_proto_depIdxs = []int32{
 	2,  // 0: tocsin.state.v1.Head.gaps:type_name -> tocsin.state.v1.Gap
 	1,  // 1: tocsin.state.v1.Snapshot.head:type_name -> tocsin.state.v1.Head
 	3,  // 2: tocsin.state.v1.Snapshot.targets:type_name -> tocsin.state.v1.Entry
 	3,  // 3: tocsin.state.v1.Snapshot.active:type_name -> tocsin.state.v1.Entry
-	17, // 4: tocsin.state.v1.TargetState.target:type_name -> tocsin.event.v1.Target
-	18, // 5: tocsin.state.v1.TargetState.spec:type_name -> tocsin.event.v1.TargetSpec
-	15, // 6: tocsin.state.v1.TargetState.labels:type_name -> tocsin.state.v1.TargetState.LabelsEntry
-	16, // 7: tocsin.state.v1.TargetState.overrides:type_name -> tocsin.state.v1.TargetState.OverridesEntry
-	19, // 8: tocsin.state.v1.TargetState.health:type_name -> tocsin.event.v1.HealthSampled
-	20, // 9: tocsin.state.v1.TargetState.gpu:type_name -> tocsin.event.v1.GpuSampled
-	21, // 10: tocsin.state.v1.TargetState.account:type_name -> tocsin.event.v1.AccountPolled
-	22, // 11: tocsin.state.v1.TargetState.inventory:type_name -> tocsin.event.v1.InventoryShrunk
-	23, // 12: tocsin.state.v1.TargetState.failure:type_name -> tocsin.event.v1.PollFailed
-	7,  // 13: tocsin.state.v1.TargetState.counters:type_name -> tocsin.state.v1.Counter
-	8,  // 14: tocsin.state.v1.TargetState.series:type_name -> tocsin.state.v1.Series
-	9,  // 15: tocsin.state.v1.TargetState.failures:type_name -> tocsin.state.v1.Failures
-	6,  // 16: tocsin.state.v1.TargetState.tallies:type_name -> tocsin.state.v1.Tally
-	0,  // 17: tocsin.state.v1.Tally.truth:type_name -> tocsin.state.v1.Truth
-	10, // 18: tocsin.state.v1.Failures.fingerprints:type_name -> tocsin.state.v1.Seen
-	8,  // 19: tocsin.state.v1.Failures.series:type_name -> tocsin.state.v1.Series
-	12, // 20: tocsin.state.v1.JobTable.open:type_name -> tocsin.state.v1.Job
-	12, // 21: tocsin.state.v1.JobTable.ended:type_name -> tocsin.state.v1.Job
-	13, // 22: tocsin.state.v1.JobTable.delays:type_name -> tocsin.state.v1.Delay
-	24, // 23: tocsin.state.v1.Job.state:type_name -> tocsin.event.v1.JobState
-	25, // 24: tocsin.state.v1.AlertRecord.alert:type_name -> tocsin.alert.v1.Alert
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	19, // 4: tocsin.state.v1.TargetState.target:type_name -> tocsin.event.v1.Target
+	20, // 5: tocsin.state.v1.TargetState.spec:type_name -> tocsin.event.v1.TargetSpec
+	17, // 6: tocsin.state.v1.TargetState.labels:type_name -> tocsin.state.v1.TargetState.LabelsEntry
+	18, // 7: tocsin.state.v1.TargetState.overrides:type_name -> tocsin.state.v1.TargetState.OverridesEntry
+	21, // 8: tocsin.state.v1.TargetState.health:type_name -> tocsin.event.v1.HealthSampled
+	22, // 9: tocsin.state.v1.TargetState.gpu:type_name -> tocsin.event.v1.GpuSampled
+	23, // 10: tocsin.state.v1.TargetState.account:type_name -> tocsin.event.v1.AccountPolled
+	24, // 11: tocsin.state.v1.TargetState.inventory:type_name -> tocsin.event.v1.InventoryShrunk
+	25, // 12: tocsin.state.v1.TargetState.failure:type_name -> tocsin.event.v1.PollFailed
+	8,  // 13: tocsin.state.v1.TargetState.counters:type_name -> tocsin.state.v1.Counter
+	9,  // 14: tocsin.state.v1.TargetState.series:type_name -> tocsin.state.v1.Series
+	10, // 15: tocsin.state.v1.TargetState.failures:type_name -> tocsin.state.v1.Failures
+	7,  // 16: tocsin.state.v1.TargetState.tallies:type_name -> tocsin.state.v1.Tally
+	6,  // 17: tocsin.state.v1.TargetState.restless:type_name -> tocsin.state.v1.Restless
+	0,  // 18: tocsin.state.v1.Tally.truth:type_name -> tocsin.state.v1.Truth
+	11, // 19: tocsin.state.v1.Failures.fingerprints:type_name -> tocsin.state.v1.Seen
+	9,  // 20: tocsin.state.v1.Failures.series:type_name -> tocsin.state.v1.Series
+	13, // 21: tocsin.state.v1.JobTable.open:type_name -> tocsin.state.v1.Job
+	13, // 22: tocsin.state.v1.JobTable.ended:type_name -> tocsin.state.v1.Job
+	14, // 23: tocsin.state.v1.JobTable.delays:type_name -> tocsin.state.v1.Delay
+	26, // 24: tocsin.state.v1.Job.state:type_name -> tocsin.event.v1.JobState
+	27, // 25: tocsin.state.v1.AlertRecord.alert:type_name -> tocsin.alert.v1.Alert
+	16, // 26: tocsin.state.v1.AlertRecord.hold:type_name -> tocsin.state.v1.Hold
+	28, // 27: tocsin.state.v1.Hold.active_at:type_name -> google.protobuf.Timestamp
+	28, // 28: tocsin.state.v1.Hold.fired_at:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_state_v1_state_proto_init() }
@@ -1585,16 +1786,17 @@ func file_tocsin_state_v1_state_proto_init() {
 	}
 	file_tocsin_state_v1_state_proto_msgTypes[0].OneofWrappers = []any{}
 	file_tocsin_state_v1_state_proto_msgTypes[4].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tocsin_state_v1_state_proto_msgTypes[8].OneofWrappers = []any{}
-	file_tocsin_state_v1_state_proto_msgTypes[13].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[14].OneofWrappers = []any{}
+	file_tocsin_state_v1_state_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_state_v1_state_proto_rawDesc), len(file_tocsin_state_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
