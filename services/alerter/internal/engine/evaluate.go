@@ -54,6 +54,8 @@ func (c *cache) value(id int) expr.Value {
 		return expr.Bool(ok)
 	case expr.FnAbsent:
 		return c.absent(s.Window)
+	case expr.FnBurnRate:
+		return c.burnRate(s)
 	default:
 		return c.windowed(id, s)
 	}

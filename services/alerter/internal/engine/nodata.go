@@ -107,6 +107,12 @@ func (g *ruleGroup) fieldsOf(id int) []expr.FieldID {
 			all = append(all, g.slots[inner].Field)
 		}
 		return all
+	case expr.FnBurnRate:
+		var all []expr.FieldID
+		for _, inner := range slices.Concat(s.Burn.Bad, s.Burn.All) {
+			all = append(all, g.slots[inner].Field)
+		}
+		return all
 	default:
 		return []expr.FieldID{s.Field}
 	}

@@ -200,6 +200,8 @@ func readsSamples(s expr.Slot, slots []expr.Slot) bool {
 		return false
 	case expr.FnCountTrue:
 		return slices.ContainsFunc(s.Cond.Parts(), func(id int) bool { return readsSamples(slots[id], slots) })
+	case expr.FnBurnRate:
+		return slices.ContainsFunc(slices.Concat(s.Burn.Bad, s.Burn.All), func(id int) bool { return readsSamples(slots[id], slots) })
 	default:
 		return sourceOf(s.Field) == factsOfSample
 	}
@@ -270,7 +272,7 @@ func (p *Program) plan() {
 func (p *Program) record(on rulefile.On, s expr.Slot) (recorded, bool) {
 	length := max(s.Window, evidenceWindow.Milliseconds())
 	switch s.Fn {
-	case expr.FnAbsent, expr.FnPresent, expr.FnLabel, expr.FnThreshold, expr.FnOverridden:
+	case expr.FnAbsent, expr.FnPresent, expr.FnLabel, expr.FnThreshold, expr.FnOverridden, expr.FnBurnRate:
 		return recorded{}, false
 	case expr.FnCountTrue:
 		r := recorded{key: s.Cond.Text(), cond: s.Cond, group: p.on[on], length: length}

@@ -241,6 +241,7 @@ groups:
       - {alert: Delay, on: endpoint, expr: "tracked.delay_p95_s > 60 && tracked.open > 2"}
       - {alert: Trend, on: endpoint, expr: "deriv(jobs.in_queue, '1m') > 0.01 && predict(jobs.in_queue, '1m', '5m') > 3"}
       - {alert: Long, on: endpoint, expr: "sum(jobs.in_queue, '1m') > 60 && first(jobs.in_queue, '1m') > 1 && count(jobs.in_queue, '1m') > 30"}
+      - {alert: Burns, on: endpoint, expr: "burn_rate(jobs.failed, jobs.completed + jobs.failed, threshold('slo', 0.8), '5m') > 1.1"}
       - {alert: Restless, on: endpoint, expr: "changes(workers.max, '10m') > 2 || changes(jobs.completed, '1m') > 2"}
       - {alert: Aged, on: endpoint, expr: "age(jobs.completed) > 1", for: 5s}
   - name: jobs

@@ -59,6 +59,14 @@ func TestCompileFindsTheParts(t *testing.T) {
 			},
 		},
 		{
+			"the use of a budget", rulefile.OnEndpoint,
+			"burn_rate(jobs.failed, jobs.completed + jobs.failed, threshold('slo', 0.99), '1h') > 14.4 && burn_rate(jobs.failed,jobs.completed, 0.9, '5m') > 1",
+			[]string{
+				"burn_rate(jobs.failed, jobs.completed + jobs.failed, threshold('slo', 0.99), '1h')", "threshold('slo', 0.99)",
+				"burn_rate(jobs.failed, jobs.completed, 0.9, '5m')",
+			},
+		},
+		{
 			"equal but for a part", rulefile.OnEndpoint, "quantile(0.5, jobs.in_queue, '5m') < quantile(0.9, jobs.in_queue, '5m')",
 			[]string{"quantile(0.5, jobs.in_queue, '5m')", "quantile(0.9, jobs.in_queue, '5m')"},
 		},
@@ -123,6 +131,13 @@ func TestCompileSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"the age of a text", "age(endpoint.type) > 60", "`endpoint.type` is no number; age needs one", "endpoint.type"},
 		{"an age with a window", "age(jobs.in_queue, '5m') > 60", "age takes a field, for example age(", "jobs.in_queue"},
 		{"a misspelt quantile", "quantil(0.5, jobs.in_queue, '5m') > 60", "did you mean `quantile`?", "quantil"},
+		{"an objective in percent", "burn_rate(jobs.failed, jobs.completed, 99.9, '1h') > 1", "did you mean 0.999?", "99.9"},
+		{"an objective that allows nothing", "burn_rate(jobs.failed, jobs.completed, 1, '1h') > 1", "between 0 and 1, for example 0.99, not 1", "1, "},
+		{"an objective that is computed", "burn_rate(jobs.failed, jobs.completed, workers.max, '1h') > 1", "a number such as 0.99", "workers.max"},
+		{"an override of an objective in percent", "burn_rate(jobs.failed, jobs.completed, threshold('slo', 99), '1h') > 1", "did you mean 0.99?", "threshold"},
+		{"a budget of gauges", "burn_rate(jobs.failed, jobs.in_queue + jobs.failed, 0.9, '1h') > 1", "`jobs.in_queue` is no counter; burn_rate takes counters", "jobs.in_queue"},
+		{"a budget of a product", "burn_rate(jobs.failed, 2 * jobs.failed, 0.9, '1h') > 1", "burn_rate takes the name of a field", "* jobs"},
+		{"no objective", "burn_rate(jobs.failed, jobs.completed, '1h') > 1", "burn_rate takes what is bad, all there is, the objective and a window", "jobs.failed"},
 		{"a variable of the inside", "@1 > 2", "Syntax error", "@1"},
 		{"too long", strings.Repeat("(", 5000), "at most 4096", "("},
 		{"too costly", "[" + strings.Repeat("1,", 60) + "1].all(a, [" + strings.Repeat("1,", 60) + "1].all(b, a*b > jobs.in_queue))", "may cost", "["},

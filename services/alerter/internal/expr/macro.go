@@ -41,6 +41,7 @@ func (b *builder) macros() []cel.Macro {
 		cel.GlobalVarArgMacro("quantile", b.quantile),
 		cel.GlobalVarArgMacro("predict", b.predict),
 		cel.GlobalVarArgMacro("age", b.age),
+		cel.GlobalVarArgMacro("burn_rate", b.burnRate),
 	}
 	for _, f := range windowFns {
 		all = append(all, cel.GlobalVarArgMacro(f.name, b.windowed(f)))

@@ -62,6 +62,8 @@ const (
 	FnChanges
 	// FnAge is for how many seconds a field has had no value.
 	FnAge
+	// FnBurnRate is how many times faster than allowed a budget is used up.
+	FnBurnRate
 )
 
 // Slot is a value that expressions take from outside: a field, a window over a
@@ -86,6 +88,8 @@ type Slot struct {
 	Default float64
 	// Cond is the condition that FnCountTrue records.
 	Cond *Expr
+	// Burn is what FnBurnRate is made of; its objective may be Default.
+	Burn *Burn
 	// Text is the slot as a rule writes it.
 	Text string
 }
