@@ -210,7 +210,8 @@ func (r *run) active(ctx context.Context, alerter string, received map[string][]
 	want, firing := r.books.open(), r.books.model.Firing()
 	left := r.plan.Loses(bus.AlertsStream)
 	for k, id := range want {
-		if !firing[k] && !(left && lastWord(received, k, "resolved")) {
+		over := left && lastWord(received, k, "resolved")
+		if !firing[k] && !over {
 			missing = append(missing, fmt.Sprintf("%s of %v is not over in ALERTS", id, k))
 		}
 	}
