@@ -40,11 +40,12 @@ type client struct {
 	mu           sync.Mutex
 	paths        map[string]string // guarded by mu; the webhooks, by endpoint
 	acknowledged []plan.Job        // guarded by mu
+	asked        map[string]int    // guarded by mu; how often each job was to be registered, by its id
 }
 
 func newClient(t *testing.T, s *stack.Stack) *client {
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &client{t: t, base: "http://" + s.Link(plan.To(plan.Client, plan.Collector)).Addr(), http: http.Client{Timeout: callLimit}, ctx: ctx, paths: map[string]string{}}
+	c := &client{t: t, base: "http://" + s.Link(plan.To(plan.Client, plan.Collector)).Addr(), http: http.Client{Timeout: callLimit}, ctx: ctx, paths: map[string]string{}, asked: map[string]int{}}
 	t.Cleanup(func() {
 		cancel()
 		c.work.Wait()
@@ -108,6 +109,9 @@ func (c *client) submit(j plan.Job) {
 	c.work.Go(func() {
 		body := fmt.Sprintf(`{"endpoint_id":%q,"job_ids":[%q]}`, j.Endpoint, j.ID)
 		for c.ctx.Err() == nil {
+			c.mu.Lock()
+			c.asked[j.ID]++
+			c.mu.Unlock()
 			if _, err := c.call(http.MethodPost, "/v1/jobs", body); err == nil {
 				c.mu.Lock()
 				c.acknowledged = append(c.acknowledged, j)
@@ -134,6 +138,13 @@ func (c *client) pause(d time.Duration) {
 	case <-c.ctx.Done():
 	case <-time.After(d):
 	}
+}
+
+// times tells how often a job was to be registered.
+func (c *client) times(job string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked[job]
 }
 
 // acked lists the jobs whose registration was acknowledged.
