@@ -77,7 +77,7 @@ func (p *Partition) lack(t *target, c *compiled, e *expr.Expr) *alertv1.NoData {
 
 // lackOf says why a part of an expression that asks for a field has no value.
 func (p *Partition) lackOf(t *target, f expr.FieldID) alertv1.NoDataReason {
-	told := true
+	var told bool
 	switch sourceOf(f) {
 	case factsOfSample:
 		told = t.sampled != never && t.failure == nil && p.cache.bus <= t.holds()

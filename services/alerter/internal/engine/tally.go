@@ -117,8 +117,8 @@ func (p *Partition) dropTallies(t *target) {
 // dropChanged forgets the tallies of conditions that are others in the next rule
 // set: what was counted is no count of those.
 func (p *Partition) dropChanged(t *target, old, next *Program) {
-	for i := len(t.tallies) - 1; i >= 0; i-- {
-		before, after := old.byKey[t.tallies[i].key], next.byKey[t.tallies[i].key]
+	for i, y := range slices.Backward(t.tallies) {
+		before, after := old.byKey[y.key], next.byKey[y.key]
 		if before == nil || after == nil || before.rule.Expr != after.rule.Expr || before.times != after.times || before.rule.NoData != after.rule.NoData {
 			p.dropTally(t, i)
 		}
@@ -127,8 +127,7 @@ func (p *Partition) dropChanged(t *target, old, next *Program) {
 
 // rebindTallies gives each tally of a target its rule in the present set.
 func (p *Partition) rebindTallies(t *target) {
-	for i := len(t.tallies) - 1; i >= 0; i-- {
-		y := t.tallies[i]
+	for i, y := range slices.Backward(t.tallies) {
 		if y.rule = p.program.byKey[y.key]; y.rule == nil || y.rule.times.Of == 0 {
 			p.dropTally(t, i)
 			continue
