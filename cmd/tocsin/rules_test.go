@@ -190,6 +190,9 @@ func TestTheTestsOfTheDefaultRulesPass(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+	if strings.Contains(out, "never fired") {
+		t.Errorf("not every rule of the pack is tried:\n%s", out)
+	}
 }
 
 func TestTheExamplesOfTheRulesPageAreTrue(t *testing.T) {

@@ -94,13 +94,13 @@ func (c *checker) settings(line int, id string, s settings) {
 func (c *checker) event(t *Test, o *occurrence) {
 	c.instant(o.line, o.At)
 	kinds := 0
-	for _, is := range []bool{o.Job != nil, o.Settings != nil, o.Removed, o.CollectorStarted, o.Sleep != 0} {
+	for _, is := range []bool{o.Job != nil, o.Settings != nil, o.Removed, o.InventoryShrunk != nil, o.CollectorStarted, o.Sleep != 0} {
 		if is {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		c.wrong(o.line, "an event is one of job, settings, removed, collector_started and sleep; this is %d of them", kinds)
+		c.wrong(o.line, "an event is one of job, settings, removed, inventory_shrunk, collector_started and sleep; this is %d of them", kinds)
 	}
 	if o.Endpoint != "" {
 		if _, known := t.Endpoints[o.Endpoint]; !known {

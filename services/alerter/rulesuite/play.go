@@ -222,6 +222,11 @@ func (r *run) happen(o *occurrence) error {
 		e.Fact = &eventv1.Event_JobTransitioned{JobTransitioned: o.Job.transition()}
 	case o.Settings != nil:
 		e.Fact = &eventv1.Event_TargetChanged{TargetChanged: &eventv1.TargetChanged{Spec: o.Settings.spec()}}
+	case o.InventoryShrunk != nil:
+		e.Target, e.Source = r.account(), eventv1.Source_SOURCE_TOCSIN
+		e.Fact = &eventv1.Event_InventoryShrunk{InventoryShrunk: &eventv1.InventoryShrunk{
+			Known: o.InventoryShrunk.Known, Vanished: o.InventoryShrunk.Vanished, Over: o.InventoryShrunk.Over,
+		}}
 	case o.Removed:
 		for _, s := range r.sources {
 			s.gone = s.gone || s.target == e.GetTarget()
@@ -231,6 +236,9 @@ func (r *run) happen(o *occurrence) error {
 	}
 	return r.Play(e)
 }
+
+// account returns the account, which is discovered last.
+func (r *run) account() *eventv1.Target { return r.sources[len(r.sources)-1].target }
 
 // target finds what an event is about.
 func (r *run) target(o *occurrence) *eventv1.Target {

@@ -100,10 +100,19 @@ type occurrence struct {
 	Job              *job      `yaml:"job"`
 	Settings         *settings `yaml:"settings"`
 	Removed          bool      `yaml:"removed"`
+	InventoryShrunk  *shrunk   `yaml:"inventory_shrunk"`
 	CollectorStarted bool      `yaml:"collector_started"`
 	Sleep            duration  `yaml:"sleep"`
 
 	line int
+}
+
+// shrunk says that too large a part of the inventory vanished at once, or, with
+// over, that it is whole again.
+type shrunk struct {
+	Known    int64 `yaml:"known"`
+	Vanished int64 `yaml:"vanished"`
+	Over     bool  `yaml:"over"`
 }
 
 // job is a change of a job.

@@ -33,6 +33,7 @@ groups:
         on: account
         expr: polls.unauthorized > 0 && polls.ok == 0
         labels: {severity: critical}
+      - {alert: Shrunk, on: account, expr: inventory.shrunk}
 `
 
 // play plays the one test of a file and returns the differences, each with its line.
@@ -134,12 +135,24 @@ tests:
   - {at: 8h30s, firing: []}
   - {at: 8h2m, firing: [{alert: Waiting}]}
 `,
-		"a poll that fails is no silence": `
+		"polls that fail bring no sample": `
 tests:
 - name: t
   endpoints: {a: {series: {jobs.in_queue: '0x3 failx40'}}}
   expect:
   - {at: 3m, firing: []}
+  - {at: 5m, firing: [{alert: Silent}]}
+`,
+		"an inventory that shrinks and comes back": `
+tests:
+- name: t
+  account: {series: {polls.ok: 5}}
+  events:
+  - {at: 1m, inventory_shrunk: {known: 60, vanished: 30}}
+  - {at: 5m, inventory_shrunk: {over: true}}
+  expect:
+  - {at: 2m, firing: [{alert: Shrunk, evidence: {inventory.shrunk: true}}]}
+  - {at: 6m, firing: []}
 `,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,7 +202,7 @@ func TestCoverage(t *testing.T) {
 	if err != nil || len(result.Failures) > 0 {
 		t.Fatal(result, err)
 	}
-	if !result.Fired["g/Waiting"] || !result.Resolved["g/Waiting"] || len(result.Fired) != 1 || len(suite.Rules()) != 5 {
+	if !result.Fired["g/Waiting"] || !result.Resolved["g/Waiting"] || len(result.Fired) != 1 || len(suite.Rules()) != 6 {
 		t.Errorf("fired %v, resolved %v, of %v", result.Fired, result.Resolved, suite.Rules())
 	}
 }
@@ -240,7 +253,7 @@ tests:
 		"t.yaml:6: the test has no endpoint `y`; did you mean `x`?",
 		"t.yaml:6: the job's state `DONE` is none of IN_QUEUE, ",
 		"t.yaml:6: the job's category `omm` is none of validation, timeout, oom, ",
-		"t.yaml:7: an event is one of job, settings, removed, collector_started and sleep; this is 0 of them",
+		"t.yaml:7: an event is one of job, settings, removed, inventory_shrunk, collector_started and sleep; this is 0 of them",
 		"t.yaml:8: whose settings? add `endpoint`",
 		"t.yaml:10: nothing is expected",
 		"t.yaml:10: `at: 9000h0m0s` is not between 0 and 192h0m0s",

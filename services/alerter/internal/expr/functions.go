@@ -38,7 +38,7 @@ var functions = []Function{
 	{"age", "age(FIELD)", "seconds", "For how long a field that had a value has had none; 0 while it has one. It is asked when facts about the target arrive, failed polls among them: for silence there is absent. A time in which nobody could publish counts 90 seconds at most."},
 	{"burn_rate", "burn_rate(BAD, ALL, OBJECTIVE, 'WINDOW')", "times the budget", "How many times faster than an objective allows BAD happened among ALL in the window: increase(BAD) / increase(ALL) / (1 - OBJECTIVE), 0 where nothing happened. BAD and ALL are counters or sums of them; OBJECTIVE is the part that must be good, as 0.99 or threshold('slo', 0.99). Counts from first sight, as increase does."},
 	{"count_true", "count_true(CONDITION, 'WINDOW', 'BUCKET')", "buckets", "In how many buckets of the window the condition held at some time, so that the polling rate changes nothing. The condition names fields only."},
-	{"absent", "absent('DURATION')", "", "True when nothing was heard of the target for that long, at least 2m. A time in which nobody could have listened does not count."},
+	{"absent", "absent('DURATION')", "", "True when no sample of the target came for that long, at least 2m; polls that fail bring none. A time in which nobody could have listened does not count."},
 	{"present", "present(FIELD)", "", "True when the field has a value now. RunPod leaves fields out."},
 	{"label", "label('NAME')", "", "A label that a pattern in targets gives to the target; empty when none does."},
 	{"threshold", "threshold('NAME', DEFAULT)", "as its default", "The override of that name that a pattern in targets gives to the target, or the default."},
