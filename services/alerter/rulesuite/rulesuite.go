@@ -197,34 +197,56 @@ func (f *File) locate(src []byte) error {
 	if err := yaml.Unmarshal(src, &doc); err != nil {
 		return err
 	}
-	for i, test := range items(doc.Content[0], "tests") {
+	tests, err := items(doc.Content[0], "tests", len(f.Tests))
+	if err != nil {
+		return err
+	}
+	for i, test := range tests {
 		t := &f.Tests[i]
 		t.line = test.Line
-		for k, n := range items(test, "events") {
+		events, errEvents := items(test, "events", len(t.Events))
+		expect, errExpect := items(test, "expect", len(t.Expect))
+		if err := errors.Join(errEvents, errExpect); err != nil {
+			return err
+		}
+		for k, n := range events {
 			t.Events[k].line = n.Line
 		}
-		for k, n := range items(test, "expect") {
+		for k, n := range expect {
 			t.Expect[k].line = n.Line
 		}
 	}
 	return nil
 }
 
-// items lists what stands below a key of a mapping.
-func items(n *yaml.Node, key string) []*yaml.Node {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
+// items lists what stands below a key of a mapping, of which the YAML reader read
+// so many: it passes over items that are empty.
+func items(n *yaml.Node, key string, read int) ([]*yaml.Node, error) {
+	n = resolve(n)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value != key {
 			continue
 		}
-		if list := n.Content[i+1]; list.Kind == yaml.AliasNode {
-			return list.Alias.Content
+		list := resolve(n.Content[i+1]).Content
+		for _, item := range list {
+			if resolve(item).ShortTag() == "!!null" {
+				return nil, lineError(item, "an item of `%s` is empty", key)
+			}
 		}
-		return n.Content[i+1].Content
+		if len(list) != read {
+			return nil, lineError(n.Content[i+1], "`%s` is no list", key)
+		}
+		return list, nil
 	}
-	return nil
+	return nil, nil
+}
+
+// resolve follows an alias.
+func resolve(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
 }
 
 var (

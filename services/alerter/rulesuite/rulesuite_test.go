@@ -268,6 +268,18 @@ tests:
 	}
 }
 
+func TestAnEmptyItemIsTold(t *testing.T) {
+	for text, want := range map[string]string{
+		"tests:\n-": "t.yaml:2: an item of `tests` is empty",
+		"tests:\n- name: a\n  expect:\n  - {at: 1m, firing: []}\n  -\n":  "t.yaml:5: an item of `expect` is empty",
+		"tests:\n- name: a\n  events:\n  - &e ~\n  - *e\n  expect: []\n": "t.yaml:4: an item of `events` is empty",
+	} {
+		if _, err := Parse("t.yaml", []byte(text)); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("tests: [{name: t, endpoints: {a: {series: {jobs.in_queue: '20x8 0x8'}}}, expect: [{at: 4m, firing: []}]}]"))
 	f.Add([]byte("tests: [*a]\n"))
