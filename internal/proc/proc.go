@@ -5,7 +5,7 @@
 // The parts are independent functions; a service's Run wires those that it
 // needs. Nothing here is global, starts by itself, or reads the environment
 // behind its caller's back; only Main touches arguments, signals and standard
-// error.
+// error, and only Hangups the signal of that name.
 package proc
 
 import (

@@ -1,6 +1,10 @@
 package rulefile
 
-import "go.yaml.in/yaml/v3"
+import (
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/nearest"
+)
 
 // NoData says what becomes of an alert while its condition has no value because
 // the source answers and leaves something out. That the source cannot be reached
@@ -60,6 +64,6 @@ func choice[T ~string](p *parser, keys map[string]*yaml.Node, key string, values
 			return v
 		}
 	}
-	p.wrong(n, "`%s: %s` means nothing; expected %s%s", key, text, oneOf(names), didYouMean(text, names))
+	p.wrong(n, "`%s: %s` means nothing; expected %s%s", key, text, oneOf(names), nearest.Hint(text, names))
 	return values[0]
 }

@@ -171,7 +171,7 @@ func (p *parser) on(rule *yaml.Node, keys map[string]*yaml.Node) On {
 		}
 		names = append(names, string(on))
 	}
-	p.wrong(at, "`on: %s` is nothing that rules are evaluated on; expected %s%s", text, oneOf(names), didYouMean(text, names))
+	p.wrong(at, "`on: %s` is nothing that rules are evaluated on; expected %s%s", text, oneOf(names), nearest.Hint(text, names))
 	return ""
 }
 
@@ -306,14 +306,7 @@ func hint(name string, known []string) string {
 	case "interval", "limit", "query_offset", "evaluation_interval":
 		return "; rules are evaluated on each fact about their target"
 	}
-	return didYouMean(name, known)
-}
-
-func didYouMean(word string, known []string) string {
-	if near, ok := nearest.Word(word, known); ok {
-		return fmt.Sprintf("; did you mean `%s`?", near)
-	}
-	return ""
+	return nearest.Hint(name, known)
 }
 
 func oneOf(words []string) string {

@@ -23,7 +23,9 @@ func (f *File) check() error {
 		c.wrong(1, "`interval` is negative")
 	}
 	if err := f.Targets.Validate(); err != nil {
-		c.wrong(1, "targets%v", err)
+		for line := range strings.Lines(err.Error()) {
+			c.wrong(1, "targets%s", strings.TrimSuffix(line, "\n"))
+		}
 	}
 	for i := range f.Tests {
 		t := &f.Tests[i]
@@ -104,12 +106,12 @@ func (c *checker) event(t *Test, o *occurrence) {
 	}
 	if o.Endpoint != "" {
 		if _, known := t.Endpoints[o.Endpoint]; !known {
-			c.wrong(o.line, "the test has no endpoint `%s`%s", o.Endpoint, meant(o.Endpoint, slices.Sorted(maps.Keys(t.Endpoints))))
+			c.wrong(o.line, "the test has no endpoint `%s`%s", o.Endpoint, nearest.Hint(o.Endpoint, slices.Sorted(maps.Keys(t.Endpoints))))
 		}
 	}
 	if o.Pod != "" {
 		if _, known := t.Pods[o.Pod]; !known {
-			c.wrong(o.line, "the test has no pod `%s`%s", o.Pod, meant(o.Pod, slices.Sorted(maps.Keys(t.Pods))))
+			c.wrong(o.line, "the test has no pod `%s`%s", o.Pod, nearest.Hint(o.Pod, slices.Sorted(maps.Keys(t.Pods))))
 		}
 	}
 	switch {
@@ -143,7 +145,7 @@ func (c *checker) job(o *occurrence) {
 func checkSeries[F any](c *checker, line int, of string, all map[string]series, fields map[string]F) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if _, known := fields[name]; !known {
-			c.wrong(line, "%s: `%s` is no field that polls bring%s", of, name, meant(name, slices.Sorted(maps.Keys(fields))))
+			c.wrong(line, "%s: `%s` is no field that polls bring%s", of, name, nearest.Hint(name, slices.Sorted(maps.Keys(fields))))
 			continue
 		}
 		for _, v := range all[name].values {
@@ -157,14 +159,6 @@ func checkSeries[F any](c *checker, line int, of string, all map[string]series, 
 			}
 		}
 	}
-}
-
-// meant asks whether a name that is near was meant, if there is one.
-func meant(name string, candidates []string) string {
-	if near, ok := nearest.Word(name, candidates); ok {
-		return fmt.Sprintf("; did you mean `%s`?", near)
-	}
-	return ""
 }
 
 // jobState reads RunPod's name of a state.

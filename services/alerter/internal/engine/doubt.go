@@ -99,7 +99,7 @@ func (d *doubts) asked(c *compiled, patterns bool) {
 	}
 	for _, id := range parts {
 		if s := c.group.slots[id]; s.Fn == expr.FnLabel && !d.given[s.Name] {
-			d.add(c.rule.Source, "`%s` asks for a label `%s` that no pattern in targets gives%s", c.rule.Alert, s.Name, meant(s.Name, sortedKeys(d.given)))
+			d.add(c.rule.Source, "`%s` asks for a label `%s` that no pattern in targets gives%s", c.rule.Alert, s.Name, nearest.Hint(s.Name, sortedKeys(d.given)))
 		}
 	}
 }
@@ -109,7 +109,7 @@ func (d *doubts) texts(c *compiled, patterns bool) {
 	has := slices.Concat(rulefile.Reserved(), sortedKeys(c.rule.Labels), sortedKeys(d.given))
 	for _, a := range c.annotations {
 		for _, name := range a.tmpl.LabelNames() {
-			near := meant(name, has)
+			near := nearest.Hint(name, has)
 			if !slices.Contains(has, name) && (patterns || near != "") {
 				d.add(c.rule.AnnotationPosition(a.name), "the template `%s` writes the label `%s`, which alerts of `%s` do not have%s", a.name, name, c.rule.Alert, near)
 			}
@@ -147,16 +147,8 @@ func (d *doubts) overrides(p *Program) {
 		for _, name := range sortedKeys(t.Overrides) {
 			if !read[name] {
 				at := rulefile.Position{File: "targets", Line: i + 1, Column: 1}
-				d.add(at, "the override `%s` of `%s` is read by no rule%s", name, t.Match, meant(name, sortedKeys(read)))
+				d.add(at, "the override `%s` of `%s` is read by no rule%s", name, t.Match, nearest.Hint(name, sortedKeys(read)))
 			}
 		}
 	}
-}
-
-// meant asks whether a name that is near was meant, if there is one.
-func meant(name string, candidates []string) string {
-	if near, ok := nearest.Word(name, candidates); ok && near != name {
-		return fmt.Sprintf("; did you mean `%s`?", near)
-	}
-	return ""
 }

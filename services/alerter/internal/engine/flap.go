@@ -65,7 +65,7 @@ func (a *alert) due(after int64) (int64, bool) {
 	return due, ok
 }
 
-// restless finds the changes of a rule's alert, and the position at which they
+// restlessOf finds the changes of a rule's alert, and the position at which they
 // stand or would stand.
 func (t *target) restlessOf(c *compiled, category string) (*restless, int) {
 	for i, r := range t.restless {

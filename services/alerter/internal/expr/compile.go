@@ -243,10 +243,7 @@ func (b *builder) issues(issues *cel.Issues) []Mistake {
 	for _, e := range issues.Errors() {
 		text := e.Message
 		if m := undeclared.FindStringSubmatch(text); m != nil {
-			text = fmt.Sprintf("`%s` is no function", m[1])
-			if near, ok := nearest.Word(m[1], functionNames); ok {
-				text += fmt.Sprintf("; did you mean `%s`?", near)
-			}
+			text = fmt.Sprintf("`%s` is no function%s", m[1], nearest.Hint(m[1], functionNames))
 		}
 		if m := mismatch.FindStringSubmatch(text); m != nil {
 			text = fmt.Sprintf("`%s` does not apply to %s", plainOperator(m[1]), plainTypes(m[2]))

@@ -1,5 +1,7 @@
 package expr
 
+import "slices"
+
 // Function is one entry of the table of what expressions can call.
 type Function struct {
 	// Name as expressions write it.
@@ -50,7 +52,7 @@ var functions = []Function{
 }
 
 // Functions lists what expressions can call, in the table's order.
-func Functions() []Function { return append([]Function(nil), functions...) }
+func Functions() []Function { return slices.Clone(functions) }
 
 // functionNames lists what expressions can call by name.
 var functionNames = func() []string {

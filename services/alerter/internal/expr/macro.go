@@ -263,10 +263,7 @@ func (b *builder) noField(name string) string {
 	if id, elsewhere := byName[name]; elsewhere {
 		return text + fmt.Sprintf("; it is one of %s", article(table[id].On[0]))
 	}
-	if near, ok := nearest.Word(name, fieldNames(b.c.on)); ok {
-		return text + fmt.Sprintf("; did you mean `%s`?", near)
-	}
-	return text
+	return text + nearest.Hint(name, fieldNames(b.c.on))
 }
 
 func article(on rulefile.On) string {

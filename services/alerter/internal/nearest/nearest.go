@@ -16,6 +16,15 @@ func Word(word string, candidates []string) (string, bool) {
 	return best, found
 }
 
+// Hint returns "; did you mean `x`?" with the candidate that a word was probably
+// meant to be, or nothing.
+func Hint(word string, candidates []string) string {
+	if near, ok := Word(word, candidates); ok {
+		return "; did you mean `" + near + "`?"
+	}
+	return ""
+}
+
 // distance counts the insertions, deletions and substitutions of bytes that
 // turn a into b.
 func distance(a, b string) int {
