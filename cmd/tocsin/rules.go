@@ -166,7 +166,7 @@ func (c *rulesReloadCommand) Run(ctx context.Context, t cli.Terminal) error {
 	if err != nil {
 		return c.refused(err)
 	}
-	what := "the files say what is in force already"
+	what := "the files did not change"
 	if answer.GetChanged() {
 		what = "the files come into force now"
 	}

@@ -157,7 +157,7 @@ func TestRulesReload(t *testing.T) {
 		want    string
 	}{
 		"changed":   {&ruleService{answer: &rulev1.ReloadResponse{RuleSetHash: "0123456789abcdef", Changed: true, Rules: 25}}, "the files come into force now: 25 rules (rule set 0123456789ab)"},
-		"unchanged": {&ruleService{answer: &rulev1.ReloadResponse{RuleSetHash: "0123456789abcdef", Rules: 1}}, "the files say what is in force already: 1 rule"},
+		"unchanged": {&ruleService{answer: &rulev1.ReloadResponse{RuleSetHash: "0123456789abcdef", Rules: 1}}, "the files did not change: 1 rule"},
 		"refused":   {&ruleService{err: status.Error(codes.InvalidArgument, "r.yaml:1:2: wrong")}, "r.yaml:1:2: wrong"},
 		"no answer": {nil, "no alerter answers at 127.0.0.1:"},
 	} {

@@ -30,7 +30,7 @@ type Options struct {
 	Read func() (map[string][]byte, error)
 	// Compile checks and compiles them. Its error names every mistake.
 	Compile func(map[string][]byte) (*engine.Program, error)
-	// Bring brings rules into force.
+	// Bring brings rules into force, unless they are.
 	Bring func(*engine.Program)
 	// Hangup asks for a reload each time that it has a value; nil never does.
 	Hangup <-chan struct{}
@@ -78,7 +78,7 @@ func New(o Options, files map[string][]byte, program *engine.Program) *Reloader 
 type Result struct {
 	// Program is in force now, or will be within moments.
 	Program *engine.Program
-	// Changed is false when the files say what was in force before.
+	// Changed is false when the files say what this replica read before.
 	Changed bool
 }
 
@@ -92,7 +92,12 @@ func (r *Reloader) Reload(ctx context.Context, cause string) (Result, error) {
 		r.files = nil
 		return Result{}, r.refused(ctx, cause, err)
 	}
-	return r.try(ctx, cause, files)
+	result, err := r.try(ctx, cause, files)
+	if err == nil && !result.Changed {
+		// Another replica may have brought other files into force: who asks wants these.
+		r.o.Bring(result.Program)
+	}
+	return result, err
 }
 
 // try brings files into force if they are good.
@@ -106,7 +111,7 @@ func (r *Reloader) try(ctx context.Context, cause string, files map[string][]byt
 	r.at.SetToCurrentTime()
 	if program.Hash() == r.program.Hash() {
 		r.results.WithLabelValues("unchanged").Inc()
-		r.o.Log.LogAttrs(ctx, slog.LevelInfo, "rule files say what is in force", slog.String("cause", cause))
+		r.o.Log.LogAttrs(ctx, slog.LevelInfo, "rule files did not change", slog.String("cause", cause))
 		return Result{Program: r.program}, nil
 	}
 	r.results.WithLabelValues("changed").Inc()

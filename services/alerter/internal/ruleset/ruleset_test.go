@@ -323,6 +323,16 @@ func TestWhatIsConfiguredAnewComesIntoForce(t *testing.T) {
 		if s.Library.Program(before) == nil || s.Library.Program(s.hash()) == nil {
 			t.Error("the set of before, or the new one, is not known any more")
 		}
+		if _, err := meta.Put(t.Context(), "rules", []byte("log-1 others")); err != nil { // another replica's files
+			t.Fatal(err)
+		}
+		reconfigured <- struct{}{}
+		synctest.Wait()
+		reconfigured <- struct{}{} // and not again
+		synctest.Wait()
+		if last, err := s.others.Last(t.Context()); err != nil || last != s.hash() || s.count() != 3 {
+			t.Errorf("in force is %s after %d batches, %v; want %s after 3", last, s.count(), err, s.hash())
+		}
 		cancel()
 		<-done
 	})

@@ -65,7 +65,8 @@ type ReloadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the content of the rule set, 64 hexadecimal digits.
 	RuleSetHash string `protobuf:"bytes,1,opt,name=rule_set_hash,json=ruleSetHash,proto3" json:"rule_set_hash,omitempty"`
-	// False when the files say what was in force before.
+	// False when the files say what this replica read before. They are brought into
+	// force all the same, if another replica with other files did so last.
 	Changed bool `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
 	// Number of rules.
 	Rules         int32 `protobuf:"varint,3,opt,name=rules,proto3" json:"rules,omitempty"`
