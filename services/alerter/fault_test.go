@@ -167,6 +167,22 @@ func TestAnotherLogIsNoticedWhileItRuns(t *testing.T) {
 	}
 }
 
+// TestWhatOnePartitionLostAllLookFor empties Redis. Only one partition has anything
+// to commit; the others, which would not until their ticks, load anew with it.
+func TestWhatOnePartitionLostAllLookFor(t *testing.T) {
+	w := newWorld(t)
+	r := w.start().await(64).inForce()
+	w.redis.FlushAll(t)
+	w.queue("one", 20)
+	w.notifier.await("one", "f")
+	eventually(t, "all partitions noticed", func() error {
+		if n := r.metric("tocsin_alerter_reloads_total", "state_lost"); n != 64 {
+			return fmt.Errorf("%v of 64 noticed", n)
+		}
+		return nil
+	})
+}
+
 // TestPoisonStopsNothing publishes what no release can decode.
 func TestPoisonStopsNothing(t *testing.T) {
 	w := newWorld(t)

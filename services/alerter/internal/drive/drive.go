@@ -118,6 +118,7 @@ type Driver struct {
 	mu      sync.Mutex
 	loading map[int]time.Time // guarded by mu; since when partitions are not loaded
 	storing map[int]time.Time // guarded by mu; since when they wait for a commit
+	losses  chan struct{}     // guarded by mu; closed, and replaced, when a partition's state was lost
 }
 
 // Stuck returns an error that names the partitions that this replica owns and
@@ -174,7 +175,25 @@ func New(o Options) (*Driver, error) {
 	return &Driver{
 		Options: o, metrics: newMetrics(o.Registerer), tick: tick,
 		saving: make(chan struct{}, savesAtOnce), loading: map[int]time.Time{}, storing: map[int]time.Time{},
+		losses: make(chan struct{}),
 	}, nil
+}
+
+// loss returns a channel that is closed when some partition finds its state lost.
+func (d *Driver) loss() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.losses
+}
+
+// lost has all partitions look for their states: Redis rarely forgets one alone.
+// Those that noticed one after the other would each be read anew by itself, and
+// a quiet one would not notice for a minute.
+func (d *Driver) lost() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.losses)
+	d.losses = make(chan struct{})
 }
 
 // Run runs a partition until ctx ends. It returns own.ErrGiveBack when only a
@@ -223,7 +242,11 @@ func (d *Driver) session(ctx context.Context, partition int) error {
 
 	s := newSession(d, partition, logID, l)
 	defer s.close()
-	return s.run(ctx, changed)
+	err = s.run(ctx, changed)
+	if errors.Is(err, state.ErrLost) && !s.alarmed {
+		d.lost()
+	}
+	return err
 }
 
 func reason(err error) string {

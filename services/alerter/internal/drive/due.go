@@ -2,11 +2,13 @@ package drive
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
 )
 
 // nextDue is when something is due at the latest, whether or not it is due then.
@@ -36,6 +38,17 @@ func (s *session) due(ctx context.Context) error {
 	}
 	if s.unsaved >= snapshotMessages || !now.Before(s.saveAt) {
 		return s.snapshot(ctx, now)
+	}
+	return nil
+}
+
+// look finds out whether the state is still in Redis. That Redis does not answer
+// is left to the next commit, which waits for it.
+func (s *session) look(ctx context.Context) error {
+	err := s.owner.Check(ctx)
+	if errors.Is(err, state.ErrLost) || errors.Is(err, state.ErrNotOwner) {
+		s.alarmed, s.broken = true, true
+		return err
 	}
 	return nil
 }

@@ -78,6 +78,7 @@ type session struct {
 	transitions []*alertv1.Transition // to be committed
 	changes     []*alertv1.Alert      // to be told after the commit
 	broken      bool                  // a commit did not go through
+	alarmed     bool                  // it looked for its state because another's was lost
 
 	paused      bool
 	began       time.Time
@@ -145,6 +146,7 @@ func (s *session) run(ctx context.Context, changed <-chan struct{}) error {
 	})
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	loss := s.d.loss()
 	for {
 		in := s.sub.C()
 		if s.stalled() {
@@ -158,6 +160,9 @@ func (s *session) run(ctx context.Context, changed <-chan struct{}) error {
 			return s.finish(ctx)
 		case <-changed:
 			return errLogChanged
+		case <-loss:
+			loss = s.d.loss()
+			err = s.look(inside)
 		case item := <-in:
 			err = s.apply(inside, item)
 		case <-s.queue.Drained():

@@ -180,6 +180,21 @@ func (o *Owner) write(ctx context.Context, change Change, wipe bool) error {
 	}
 }
 
+// Check tells whether the partition is still the caller's: nil, or ErrNotOwner or
+// ErrLost. Any other error says that Redis did not answer.
+func (o *Owner) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	head, err := o.store.head(ctx, o.keys.head)
+	if err == nil {
+		err = o.judge(head, o.last, false)
+	}
+	if err != nil {
+		return fmt.Errorf("check partition %d: %w", o.partition, err)
+	}
+	return nil
+}
+
 // errRetry says that the head is still the old one: the commit was not done.
 var errRetry = errors.New("not committed yet")
 
