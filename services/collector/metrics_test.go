@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,21 @@ func TestTheFiguresHaveTheNamesThatPeopleKnow(t *testing.T) {
 	log.wait(t, "health", 0, health)
 	log.wait(t, "a sample of the pod", 0, func(e *eventv1.Event) bool { return e.GetGpuSampled() != nil })
 	log.wait(t, "the end of the job", 0, enters("job1", failedJob))
+	// What was published is counted a moment later.
+	for deadline := time.After(limit); ; {
+		n, err := testutil.GatherAndCount(registry, "runpod_job_errors_total")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("the failed job is not counted in %v", limit)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 
 	families, err := registry.Gather()
 	if err != nil {

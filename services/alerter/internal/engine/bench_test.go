@@ -57,3 +57,37 @@ func BenchmarkStepOfASampleThroughTwentyFiveRules(b *testing.B) {
 		i++
 	}
 }
+
+// BenchmarkDelta encodes a thousand endpoints that were sampled 40 times since they
+// became known, as a commit does while the log is caught up with.
+func BenchmarkDelta(b *testing.B) {
+	program := compile(b, twentyFive())
+	p := NewPartition(0, "log", 1)
+	const endpoints = 1000
+	seq, at := uint64(0), epoch
+	step := func(e *eventv1.Event) {
+		seq++
+		if _, err := p.Step(Message{Seq: seq, Time: at, Event: e}, known(program)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	step(activated(program.Hash()))
+	for round := range int64(40) {
+		at = at.Add(15 * time.Second)
+		for i := range endpoints {
+			e := sampled(endpoint(fmt.Sprint(i)), 0, 15*time.Second,
+				&eventv1.JobCounts{Completed: &round, Failed: new(round / 4), InQueue: new(round % 5), InProgress: new(int64(1))},
+				&eventv1.WorkerCounts{Running: new(round % 3), Idle: new(int64(1)), Unhealthy: new(int64), Initializing: new(int64)})
+			e.GetHealthSampled().PollSlotMs = at.UnixMilli()
+			step(e)
+		}
+	}
+	all := p.Delta().Targets
+	for b.Loop() {
+		for key := range all {
+			p.dirty.targets[key] = struct{}{}
+		}
+		p.Delta()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(all)), "ns/target")
+}

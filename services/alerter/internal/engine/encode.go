@@ -10,7 +10,6 @@ import (
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
-	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
 const (
@@ -66,11 +65,11 @@ func (p *Partition) encodeKey(key string) []byte {
 		return nil
 	case suffix == "":
 		if t.live() {
-			return marshal(p.encodeTarget(t))
+			return p.encodeTarget(t)
 		}
 	case "/"+suffix == goneSuffix:
 		if !t.live() {
-			return marshal(p.encodeTarget(t))
+			return p.encodeTarget(t)
 		}
 	case t.jobs != nil:
 		return marshal(t.jobs.encode())
@@ -114,12 +113,14 @@ func instant(at int64) *int64 {
 	return &at
 }
 
-func (p *Partition) encodeTarget(t *target) *statev1.TargetState {
+func (p *Partition) encodeTarget(t *target) []byte {
+	w := takeWriter()
+	defer w.giveBack()
 	s := &statev1.TargetState{
 		Target: t.target, Spec: t.spec, Labels: t.labels, Overrides: t.overrides,
 		FirstSeenMs: t.firstSeen, GoneMs: instant(t.gone), PollSlotMs: t.slot, IntervalMs: t.interval, SampledMs: instant(t.sampled), SampledBusMs: instant(t.sampledBus),
 		SampledAtNs: t.sampledAt, Health: t.health, Gpu: t.gpu, Account: t.account, Inventory: t.inventory, Failure: t.failure,
-		Tracked: t.tracked, Series: encodeSeries(t.loose, t.series, p.recordedOf(t)),
+		Tracked: t.tracked, Series: w.encode(t.loose, t.series, p.recordedOf(t)),
 	}
 	for _, c := range t.counters {
 		s.Counters = append(s.Counters, &statev1.Counter{Field: expr.FieldOf(c.field).Name, Raw: c.raw, Total: c.total})
@@ -128,7 +129,7 @@ func (p *Partition) encodeTarget(t *target) *statev1.TargetState {
 	for _, f := range t.failures {
 		e := &statev1.Failures{
 			Category: f.category, Total: f.total, JobIds: f.jobIDs, Message: f.message, Fingerprint: f.fingerprint,
-			LastMs: f.last, NovelMs: instant(f.novel), Series: encodeSeries(f.loose, f.series, p.program.failuresRecorded()),
+			LastMs: f.last, NovelMs: instant(f.novel), Series: w.encode(f.loose, f.series, p.program.failuresRecorded()),
 		}
 		for _, x := range f.seen {
 			e.Fingerprints = append(e.Fingerprints, &statev1.Seen{Fingerprint: x.fingerprint, AtMs: x.at})
@@ -145,36 +146,7 @@ func (p *Partition) encodeTarget(t *target) *statev1.TargetState {
 		s.AlertIds = append(s.AlertIds, a.told.GetId())
 	}
 	slices.Sort(s.AlertIds)
-	return s
-}
-
-// encodeSeries encodes what is recorded. Before the program is known after a
-// load, that is what was read.
-func encodeSeries(loose []*statev1.Series, series []window.Series, recorded []recorded) []*statev1.Series {
-	if loose != nil {
-		return loose
-	}
-	var all []*statev1.Series
-	for i, r := range recorded {
-		if i >= len(series) || series[i].Empty() {
-			continue
-		}
-		st := series[i].State()
-		s := &statev1.Series{Key: r.key, FirstMs: st.First}
-		if st.Until != window.Forever {
-			s.UntilMs = &st.Until
-		}
-		last := int64(0)
-		for j, step := range st.Steps {
-			s.Starts = append(s.Starts, step.Start-last)
-			s.Values = append(s.Values, step.Value)
-			if last = step.Start; !step.Known {
-				s.Unknown = append(s.Unknown, uint32(j))
-			}
-		}
-		all = append(all, s)
-	}
-	return all
+	return marshal(s)
 }
 
 func (j *jobTable) encode() *statev1.JobTable {
