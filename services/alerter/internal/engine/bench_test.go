@@ -2,11 +2,18 @@ package engine
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tocsin-dev/tocsin/internal/event"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/rules"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
 // twentyFive is a set of 25 rules on endpoints in the manner of the default
@@ -27,35 +34,177 @@ func twentyFive() string {
 	return b.String()
 }
 
+// benchEndpoints is how many endpoints a benchmark's log is about, each polled
+// once in benchInterval.
+const (
+	benchEndpoints = 1000
+	benchInterval  = 15 * time.Second
+)
+
+// benchLog steps a partition through messages that are evenly spread over time.
+type benchLog struct {
+	b       *testing.B
+	p       *Partition
+	program *Program
+	seq     uint64
+	at      time.Time
+}
+
+func newBenchLog(b *testing.B, program *Program) *benchLog {
+	l := &benchLog{b: b, p: NewPartition(0, "log", 1), program: program, seq: 1, at: epoch}
+	l.step(activated(program.Hash()))
+	return l
+}
+
+func (l *benchLog) step(e *eventv1.Event) {
+	l.seq++
+	l.at = l.at.Add(benchInterval / benchEndpoints)
+	if _, err := l.p.Step(Message{Seq: l.seq, Time: l.at, Event: e}, known(l.program)); err != nil {
+		l.b.Fatal(err)
+	}
+}
+
 func BenchmarkStepOfASampleThroughTwentyFiveRules(b *testing.B) {
-	program := compile(b, twentyFive())
-	p := NewPartition(0, "log", 1)
-	const endpoints = 1000
-	messages := make([]*eventv1.Event, endpoints)
+	messages := make([]*eventv1.Event, benchEndpoints)
 	for i := range messages {
 		n := int64(i)
-		messages[i] = sampled(endpoint(fmt.Sprint(i)), 0, 15*time.Second,
+		messages[i] = sampled(endpoint(fmt.Sprint(i)), 0, benchInterval,
 			&eventv1.JobCounts{Completed: &n, Failed: new(int64(3)), InQueue: new(int64(2)), InProgress: new(int64(1))},
 			&eventv1.WorkerCounts{Running: new(int64(2)), Idle: new(int64(1)), Unhealthy: new(int64), Initializing: new(int64)})
 	}
-	seq, at := uint64(1), epoch
-	step := func(e *eventv1.Event) {
-		seq++
-		at = at.Add(15 * time.Second / endpoints)
-		if _, err := p.Step(Message{Seq: seq, Time: at, Event: e}, known(program)); err != nil {
+	l := newBenchLog(b, compile(b, twentyFive()))
+	i := 0
+	for b.Loop() {
+		e := messages[i%benchEndpoints]
+		h := e.GetHealthSampled()
+		h.PollSlotMs = l.at.UnixMilli()
+		*h.Jobs.Completed += int64(i & 1)
+		l.step(e)
+		i++
+	}
+}
+
+// busy is an endpoint that works: jobs come and go, workers with them, and what
+// its polls bring changes nearly each time.
+type busy struct {
+	r                 *rand.Rand
+	completed, failed int64
+	queue, running    int64
+}
+
+func (e *busy) walk(n *int64, limit int64) { *n = min(max(*n+e.r.Int64N(3)-1, 0), limit) }
+
+// sample is what the next poll brings.
+func (e *busy) sample(name string, at time.Time) *eventv1.Event {
+	e.completed += e.r.Int64N(10)
+	if e.r.IntN(20) == 0 {
+		e.failed++
+	}
+	e.walk(&e.queue, 40)
+	e.walk(&e.running, 4)
+	s := sampled(endpoint(name), at.UnixMilli(), benchInterval,
+		&eventv1.JobCounts{Completed: &e.completed, Failed: &e.failed, Retried: new(int64), InQueue: &e.queue, InProgress: &e.running},
+		&eventv1.WorkerCounts{
+			Running: &e.running, Idle: new(5 - e.running), Ready: new(5 - e.running), Unhealthy: new(int64), Initializing: new(int64), Throttled: new(int64),
+		})
+	s.OccurredAt = timestamppb.New(at)
+	s.Source = eventv1.Source_SOURCE_POLL
+	return s
+}
+
+// BenchmarkEncodedSamplesThroughTheDefaultPack does what the alerter and a
+// backtest do with each message, beside reading it: it decodes and steps. The
+// endpoints work and nothing is wrong with them.
+func BenchmarkEncodedSamplesThroughTheDefaultPack(b *testing.B) {
+	set, err := rulefile.Parse(rules.Default(), []rulefile.TargetPattern{{Match: "^(?P<team>[a-z]+)-", Kind: "endpoint"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	program, err := Compile(set)
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchEncoded(b, program)
+}
+
+// BenchmarkEncodedSamplesThroughTwentyFiveRules is the same with 25 rules.
+func BenchmarkEncodedSamplesThroughTwentyFiveRules(b *testing.B) {
+	benchEncoded(b, compile(b, twentyFive()))
+}
+
+// BenchmarkDecodeOfASample is the part of that which is spent before the fold.
+func BenchmarkDecodeOfASample(b *testing.B) {
+	data := encoded(b, (&busy{r: rand.New(rand.NewPCG(1, 1))}).sample("text-1", epoch))
+	for b.Loop() {
+		if _, err := event.Unmarshal(data); err != nil {
 			b.Fatal(err)
 		}
 	}
-	step(activated(program.Hash()))
+}
+
+// benchEncoded steps through samples as they travel. All that happens is made
+// before the clock runs: an hour of it fills the windows.
+func benchEncoded(b *testing.B, program *Program) {
+	l := newBenchLog(b, program)
+	endpoints := make([]busy, benchEndpoints)
+	names := make([]string, benchEndpoints)
+	for i := range endpoints {
+		endpoints[i].r = rand.New(rand.NewPCG(uint64(i), 1))
+		names[i] = fmt.Sprintf("text-%d", i)
+		l.step(&eventv1.Event{Target: endpoint(names[i]), Fact: &eventv1.Event_TargetDiscovered{TargetDiscovered: &eventv1.TargetDiscovered{Spec: queueSpec(5)}}})
+	}
+	// The log is made in blocks of polls of all endpoints while the clock stands.
+	const block = 20 * benchEndpoints
+	made := l.at
+	log := make([][]byte, 0, block)
+	refill := func() {
+		log = log[:0]
+		for i := range block {
+			made = made.Add(benchInterval / benchEndpoints)
+			log = append(log, encoded(b, endpoints[i%benchEndpoints].sample(names[i%benchEndpoints], made)))
+		}
+	}
+	next := func(i int) {
+		e, err := event.Unmarshal(log[i])
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.step(e)
+	}
+	for range 12 {
+		refill()
+		for i := range log {
+			next(i)
+		}
+	}
+	refill()
 	i := 0
 	for b.Loop() {
-		e := messages[i%endpoints]
-		h := e.GetHealthSampled()
-		h.PollSlotMs = at.UnixMilli()
-		*h.Jobs.Completed += int64(i & 1)
-		step(e)
+		if i == block {
+			b.StopTimer()
+			refill()
+			i = 0
+			b.StartTimer()
+		}
+		next(i)
 		i++
 	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+func encoded(b *testing.B, e *eventv1.Event) []byte {
+	data, err := event.Marshal(e)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return data
+}
+
+// queueSpec is the settings of a queue endpoint.
+func queueSpec(workersMax int64) *eventv1.TargetSpec {
+	return &eventv1.TargetSpec{Kind: &eventv1.TargetSpec_Endpoint{Endpoint: &eventv1.EndpointSpec{
+		Type: eventv1.EndpointType_ENDPOINT_TYPE_QUEUE, WorkersMax: &workersMax, WorkersMin: new(int64), ExecutionTimeout: durationpb.New(10 * time.Minute),
+	}}}
 }
 
 // BenchmarkDelta encodes a thousand endpoints that were sampled 40 times since they
