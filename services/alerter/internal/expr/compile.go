@@ -153,6 +153,7 @@ func (b *builder) finish(env *cel.Env, checked *cel.Ast) (*Expr, []Mistake) {
 	if b.e.prg, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), b.direct()); err != nil {
 		return nil, []Mistake{{Text: err.Error()}}
 	}
+	b.e.native = b.native(checked)
 	slices.SortStableFunc(b.parts, func(x, y placed) int { return x.offset - y.offset })
 	for _, p := range b.parts {
 		if !slices.Contains(b.e.parts, p.slot) {

@@ -43,13 +43,22 @@ func (s *slotRef) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 	return a.slot(s.slot)
 }
 
-// slot returns the value of a slot, or missing, and remembers that it was, or
-// that it has slack.
+// slot returns the value of a slot, or missing.
 func (a *activation) slot(id int) ref.Val {
+	v := a.read(id)
+	if !v.Known() {
+		return missing
+	}
+	return v.ref()
+}
+
+// read returns the value of a slot, and remembers that there was none, or that it
+// has slack.
+func (a *activation) read(id int) Value {
 	v := a.src.Slot(id)
 	if !v.Known() {
 		a.missed = true
-		return missing
+		return v
 	}
 	if v.Slack > 0 {
 		a.slack = true
@@ -57,5 +66,5 @@ func (a *activation) slot(id int) ref.Val {
 			v.Number += v.Slack
 		}
 	}
-	return v.ref()
+	return v
 }

@@ -32,10 +32,12 @@ type Source interface {
 
 // Expr is a compiled condition. It is immutable and safe for concurrent use.
 type Expr struct {
-	text  string
-	prg   cel.Program
-	slots map[string]int
-	parts []int
+	text string
+	prg  cel.Program
+	// native is the condition where it can be decided without CEL, else nil.
+	native *node
+	slots  map[string]int
+	parts  []int
 	// cost is CEL's static estimate of its greatest cost.
 	cost uint64
 	// doubts are what is allowed and probably not meant.
@@ -88,6 +90,8 @@ type activation struct {
 	e             *Expr
 	src           Source
 	missed, slack bool
+	// odd says that a slot's value was of another kind than declared.
+	odd bool
 	// loose are the slots with slack, and bit i of greatest says that the i-th
 	// has its greatest value.
 	loose    []int
@@ -96,6 +100,27 @@ type activation struct {
 
 // try decides the condition with one choice of values.
 func (a *activation) try() (Result, error) {
+	if a.e.native == nil {
+		return a.tryCEL()
+	}
+	slack := a.slack
+	a.odd = false
+	result := a.decide(a.e.native)
+	switch {
+	case a.odd:
+		a.missed, a.slack = false, slack
+		return a.tryCEL()
+	case result == yes:
+		return True, nil
+	case result == no:
+		return False, nil
+	default:
+		return NoValue, nil
+	}
+}
+
+// tryCEL is try by CEL itself.
+func (a *activation) tryCEL() (Result, error) {
 	out, _, err := a.e.prg.Eval(a)
 	switch {
 	case err != nil && a.missed:
