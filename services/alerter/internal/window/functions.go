@@ -8,37 +8,46 @@ import (
 // Min returns the least value of the last width milliseconds, and false while
 // less than nine tenths of them are known. What lies in a gap is not.
 func (s *Series) Min(now, width int64, gaps []Gap) (float64, bool) {
-	return s.extreme(now, width, gaps, func(v, best float64) bool { return v < best })
+	return s.extreme(now, width, gaps, true)
 }
 
 // Max returns the greatest value of the last width milliseconds, and false
 // while less than nine tenths of them are known. What lies in a gap is not.
 func (s *Series) Max(now, width int64, gaps []Gap) (float64, bool) {
-	return s.extreme(now, width, gaps, func(v, best float64) bool { return v > best })
+	return s.extreme(now, width, gaps, false)
 }
 
-func (s *Series) extreme(now, width int64, gaps []Gap, better func(v, best float64) bool) (float64, bool) {
-	var best float64
+func (s *Series) extreme(now, width int64, gaps []Gap, least bool) (best float64, ok bool) {
+	var one [1]Step
 	var covered int64
 	seen := false
-	s.clip(now, width, gaps, func(v float64, held int64) {
+	steps := s.inWindow(now, width, &one)
+	for i := range steps {
+		held, in := s.held(steps, i, now, width, gaps)
+		if !in {
+			continue
+		}
 		covered += held
-		if !seen || better(v, best) {
+		if v := steps[i].Value; !seen || least && v < best || !least && v > best {
 			best, seen = v, true
 		}
-	})
+	}
 	return best, seen && enough(covered, width)
 }
 
 // Avg returns the time-weighted mean of the last width milliseconds, and false
 // while less than nine tenths of them are known. What lies in a gap is not.
 func (s *Series) Avg(now, width int64, gaps []Gap) (float64, bool) {
+	var one [1]Step
 	var sum float64
 	var covered int64
-	s.clip(now, width, gaps, func(v float64, held int64) {
-		covered += held
-		sum += float64(v * float64(held))
-	})
+	steps := s.inWindow(now, width, &one)
+	for i := range steps {
+		if held, in := s.held(steps, i, now, width, gaps); in {
+			covered += held
+			sum += float64(steps[i].Value * float64(held))
+		}
+	}
 	if covered == 0 || !enough(covered, width) {
 		return 0, false
 	}
@@ -75,25 +84,26 @@ func (s *Series) Increase(now, width int64) (Rise, bool) {
 // base returns the highest value that the course can have had at t, and how
 // much lower it may have been. Before first sight it is the first value.
 func (s *Series) base(t int64) (value, slack float64) {
-	i := 0
-	for i+1 < len(s.steps) && s.steps[i+1].Start <= t {
-		i++
+	if s.lastStart <= t && s.lastKnown {
+		return s.lastValue, 0
 	}
-	if s.steps[i].Known {
-		return s.steps[i].Value, 0
+	steps := s.steps()
+	i := holding(steps, t)
+	if steps[i].Known {
+		return steps[i].Value, 0
 	}
-	next := slices.IndexFunc(s.steps[i:], func(p Step) bool { return p.Known })
+	next := slices.IndexFunc(steps[i:], func(p Step) bool { return p.Known })
 	if next < 0 {
 		return 0, 0 // never: the newest is known
 	}
-	after := s.steps[i+next]
-	if i == 0 || !s.steps[i-1].Known || t < s.steps[i].Start {
+	after := steps[i+next]
+	if i == 0 || !steps[i-1].Known || t < steps[i].Start {
 		return after.Value, 0
 	}
 	// The unknown stretch lasts from step i to after; of its growth the part
 	// that lies behind t, in whole numbers, as counters count.
-	grown := max(after.Value-s.steps[i-1].Value, 0)
-	behind := float64(grown*float64(after.Start-t)) / float64(after.Start-s.steps[i].Start)
+	grown := max(after.Value-steps[i-1].Value, 0)
+	behind := float64(grown*float64(after.Start-t)) / float64(after.Start-steps[i].Start)
 	return after.Value, math.Round(behind)
 }
 
@@ -112,7 +122,7 @@ func (s *Series) Rate(now, width int64) (Rise, bool) {
 // Last returns the newest value of the last width milliseconds, and false if
 // there was none.
 func (s *Series) Last(now, width int64) (float64, bool) {
-	for i, p := range slices.Backward(s.steps) {
+	for i, p := range slices.Backward(s.steps()) {
 		if p.Known && p.Start <= now {
 			return p.Value, s.end(i, now) >= now-width
 		}
@@ -137,9 +147,15 @@ func (s *Series) Delta(now, width int64) (float64, bool) {
 // What lies in a gap is not.
 func (s *Series) CountTrue(now, width, bucket int64, gaps []Gap) (float64, bool) {
 	n := int(width / bucket)
-	hit := make([]bool, n)
+	var few [128]bool // as many as rules may ask for, and some
+	hit := few[:]
+	if n > len(few) {
+		hit = make([]bool, n)
+	}
 	var covered int64
-	for i, p := range s.steps {
+	steps := s.steps()
+	for i := holding(steps, now-width); i < len(steps); i++ {
+		p := steps[i]
 		end := s.end(i, now)
 		start := max(p.Start, now-width)
 		if !p.Known || p.Start > now || end < start {
@@ -172,14 +188,14 @@ func (s *Series) CountTrue(now, width, bucket int64, gaps []Gap) (float64, bool)
 // window is cut into equal parts and each shows its last step, the newest kept.
 func (s *Series) Points(now, width int64, limit int) []Step {
 	var all []Step
-	from := now - width
-	for i, p := range s.steps {
-		if p.Start > now || i+1 < len(s.steps) && s.steps[i+1].Start <= from {
+	from, steps := now-width, s.steps()
+	for i, p := range steps {
+		if p.Start > now || i+1 < len(steps) && steps[i+1].Start <= from {
 			continue
 		}
 		p.Start = max(p.Start, from)
 		all = append(all, p)
-		if i+1 == len(s.steps) && p.Known && s.until < now && s.until > p.Start {
+		if i+1 == len(steps) && p.Known && s.until < now && s.until > p.Start {
 			all = append(all, Step{Start: s.until})
 		}
 	}

@@ -49,29 +49,41 @@ func unseen(gaps []Gap, from, to int64) int64 {
 	return sum
 }
 
-// Series is the course of one value. The zero value is empty and ready.
+// Series is the course of one value. The zero value is empty and ready. It is 64
+// bytes, a cache line: what most calls ask for stands in it, since a look at the
+// steps themselves costs a fact more than all that is computed from them.
 type Series struct {
-	steps []Step
+	// all are the steps, oldest first, after those that were forgotten.
+	all []Step
 	// until is when the last step stops to hold, if nothing follows.
 	until int64
 	// first is the instant of first sight.
 	first int64
+	// lastStart, lastValue and lastKnown are the last step.
+	lastStart int64
+	lastValue float64
+	// forgotten is how many steps of all are forgotten.
+	forgotten uint32
+	lastKnown bool
 }
 
+// steps are what is kept, oldest first.
+func (s *Series) steps() []Step { return s.all[s.forgotten:] }
+
 // Empty says that nothing was ever recorded.
-func (s *Series) Empty() bool { return len(s.steps) == 0 }
+func (s *Series) Empty() bool { return len(s.all) == 0 }
 
 // Set records that the value is v from t on, until another is recorded or until
 // the instant until. Recording an instant before the last one changes nothing.
 // It returns how many of the oldest steps were dropped to stay within MaxPoints.
 func (s *Series) Set(t int64, v float64, until int64) (dropped int) {
 	until = max(until, t)
-	if len(s.steps) == 0 {
-		s.first = t
-		s.steps, s.until = append(s.steps, Step{t, v, true}), until
+	if s.Empty() {
+		s.first, s.until = t, until
+		s.push(Step{t, v, true})
 		return 0
 	}
-	if t < s.last().Start {
+	if t < s.lastStart {
 		return 0
 	}
 	s.closeGap(t)
@@ -82,7 +94,7 @@ func (s *Series) Set(t int64, v float64, until int64) (dropped int) {
 
 // SetUnknown records that there is no value from t on.
 func (s *Series) SetUnknown(t int64) (dropped int) {
-	if len(s.steps) == 0 || t < s.last().Start {
+	if s.Empty() || t < s.lastStart {
 		return 0
 	}
 	s.closeGap(t)
@@ -95,78 +107,111 @@ func (s *Series) SetUnknown(t int64) (dropped int) {
 // counter of facts that may arrive late. The value holds for ever.
 func (s *Series) AddAt(t int64, delta float64) (dropped int) {
 	s.until = Forever
-	if len(s.steps) == 0 {
+	if s.Empty() {
 		s.first = t
-		s.steps = append(s.steps, Step{t, delta, true})
+		s.push(Step{t, delta, true})
 		return 0
 	}
-	i := len(s.steps)
-	for i > 0 && s.steps[i-1].Start > t {
+	steps := s.steps()
+	i := len(steps)
+	for i > 0 && steps[i-1].Start > t {
 		i--
-		s.steps[i].Value += delta
+		steps[i].Value += delta
 	}
 	switch {
-	case i > 0 && s.steps[i-1].Start == t:
-		s.steps[i-1].Value += delta
+	case i > 0 && steps[i-1].Start == t:
+		steps[i-1].Value += delta
 	case i > 0:
-		s.steps = slices.Insert(s.steps, i, Step{t, s.steps[i-1].Value + delta, true})
+		s.all = slices.Insert(s.all, int(s.forgotten)+i, Step{t, steps[i-1].Value + delta, true})
 	default:
 		// Before everything that is kept: all of the window already has it.
+		s.noteLast()
 		return 0
 	}
+	s.noteLast()
 	return s.bound()
 }
 
 // closeGap ends the last step where it stopped to hold, if that is before t.
 func (s *Series) closeGap(t int64) {
-	if l := s.last(); l.Known && s.until < t {
+	if s.lastKnown && s.until < t {
 		s.put(Step{Start: s.until})
 	}
 }
 
 // put appends a step and keeps the series free of equal neighbours.
 func (s *Series) put(p Step) {
-	n := len(s.steps)
-	if s.steps[n-1].Start == p.Start {
-		s.steps = s.steps[:n-1]
-		n--
+	if s.lastStart == p.Start {
+		s.all = s.all[:len(s.all)-1]
+		if len(s.all) == int(s.forgotten) {
+			s.push(p)
+			return
+		}
+		s.noteLast()
 	}
-	if n > 0 && s.steps[n-1].Known == p.Known && s.steps[n-1].Value == p.Value {
-		return
+	if s.lastKnown != p.Known || s.lastValue != p.Value {
+		s.push(p)
 	}
-	s.steps = append(s.steps, p)
+}
+
+// push appends a step. What was forgotten makes room before the memory grows.
+func (s *Series) push(p Step) {
+	if len(s.all) == cap(s.all) && s.forgotten > 0 {
+		s.all = slices.Delete(s.all, 0, int(s.forgotten))
+		s.forgotten = 0
+	}
+	s.all = append(s.all, p)
+	s.lastStart, s.lastValue, s.lastKnown = p.Start, p.Value, p.Known
+}
+
+// noteLast notes the last step, which must be there.
+func (s *Series) noteLast() {
+	p := s.all[len(s.all)-1]
+	s.lastStart, s.lastValue, s.lastKnown = p.Start, p.Value, p.Known
 }
 
 func (s *Series) bound() int {
-	over := len(s.steps) - MaxPoints
+	over := len(s.all) - int(s.forgotten) - MaxPoints
 	if over <= 0 {
 		return 0
 	}
-	s.steps = slices.Delete(s.steps, 0, over)
+	s.forgotten += uint32(over)
 	return over
 }
 
 // Prune forgets what ended before from. The step that holds at from stays, and
 // if it is unknown the known one before it, from which a counter goes on.
 func (s *Series) Prune(from int64) {
-	drop := 0
-	for drop+1 < len(s.steps) && s.steps[drop+1].Start <= from {
+	if len(s.all) < 2 {
+		return
+	}
+	steps, drop := s.steps(), 0
+	for drop+1 < len(steps) && steps[drop+1].Start <= from {
 		drop++
 	}
-	if drop > 0 && !s.steps[drop].Known {
+	if drop > 0 && !steps[drop].Known {
 		drop--
 	}
-	if drop > 0 {
-		s.steps = slices.Delete(s.steps, 0, drop)
-	}
+	s.forgotten += uint32(drop)
 }
 
-func (s *Series) last() Step { return s.steps[len(s.steps)-1] }
+// holding returns the index of the step that holds at t, or the first.
+func holding(steps []Step, t int64) int {
+	low, high := 0, len(steps) // it is in [low, high)
+	for high-low > 1 {
+		if middle := int(uint(low+high) / 2); steps[middle].Start <= t {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return low
+}
 
 // end returns where step i stops to hold, at most now.
 func (s *Series) end(i int, now int64) int64 {
-	if i+1 < len(s.steps) {
-		return min(s.steps[i+1].Start, now)
+	if steps := s.steps(); i+1 < len(steps) {
+		return min(steps[i+1].Start, now)
 	}
 	return min(s.until, now)
 }
@@ -177,33 +222,50 @@ func (s *Series) Now(now int64) (float64, bool) { return s.At(now, now) }
 // At returns the value that held at t, as known at now. A step that ends at t
 // does not hold any more, except that the newest holds at its very end.
 func (s *Series) At(t, now int64) (float64, bool) {
-	for i, p := range slices.Backward(s.steps) {
-		if p.Start <= t {
-			if !p.Known || i == len(s.steps)-1 && t > s.until {
-				return 0, false
-			}
-			return p.Value, true
+	switch {
+	case s.Empty():
+		return 0, false
+	case s.lastStart <= t:
+		if !s.lastKnown || t > s.until {
+			return 0, false
 		}
+		return s.lastValue, true
 	}
-	return 0, false
+	steps := s.steps()
+	p := steps[holding(steps, t)]
+	if !p.Known || p.Start > t {
+		return 0, false
+	}
+	return p.Value, true
 }
 
-// clip calls f with each known step of the window that ends at now and with
-// how long it holds in it outside of gaps. A step that begins at now holds for
-// no time.
-func (s *Series) clip(now, width int64, gaps []Gap, f func(value float64, held int64)) {
-	from := now - width
-	for i, p := range s.steps {
-		end := s.end(i, now)
-		if !p.Known || p.Start > now || end <= from {
-			continue
-		}
-		start := max(p.Start, from)
-		held := end - start - unseen(gaps, start, end)
-		if held > 0 || start == end {
-			f(p.Value, held)
-		}
+// inWindow returns the steps that may lie in the window that ends at now, oldest
+// first. Where there is but one it stands in one: no need to look at the steps.
+func (s *Series) inWindow(now, width int64, one *[1]Step) []Step {
+	if len(s.all) == int(s.forgotten)+1 {
+		one[0] = Step{s.lastStart, s.lastValue, s.lastKnown}
+		return one[:]
 	}
+	steps := s.steps()
+	return steps[holding(steps, now-width):]
+}
+
+// held returns for how long the i-th of the steps in a window holds in it outside of
+// gaps, and false where it has no part in it. One that begins at now holds for no
+// time.
+func (s *Series) held(steps []Step, i int, now, width int64, gaps []Gap) (int64, bool) {
+	start, end := max(steps[i].Start, now-width), min(s.until, now)
+	if i+1 < len(steps) {
+		end = min(steps[i+1].Start, now)
+	}
+	if !steps[i].Known || steps[i].Start > now || end <= now-width {
+		return 0, false
+	}
+	held := end - start
+	if len(gaps) > 0 {
+		held -= unseen(gaps, start, end)
+	}
+	return held, held > 0 || start == end
 }
 
 // State is a series as it is stored.
@@ -217,7 +279,13 @@ type State struct {
 }
 
 // State returns what Restore needs. The steps are shared, not copied.
-func (s *Series) State() State { return State{s.steps, s.until, s.first} }
+func (s *Series) State() State { return State{s.steps(), s.until, s.first} }
 
 // Restore makes a series of its state. It takes the steps over.
-func Restore(st State) Series { return Series{steps: st.Steps, until: st.Until, first: st.First} }
+func Restore(st State) Series {
+	s := Series{all: st.Steps, until: st.Until, first: st.First}
+	if len(s.all) > 0 {
+		s.noteLast()
+	}
+	return s
+}

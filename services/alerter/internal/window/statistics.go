@@ -28,7 +28,7 @@ func (s *Series) stretches(now, width int64, gaps []Gap) (all []stretch, covered
 			covered += to - from
 		}
 	}
-	for i, p := range s.steps {
+	for i, p := range s.steps() {
 		from, to := max(p.Start, now-width), s.end(i, now)
 		if !p.Known || from >= to {
 			continue
@@ -207,13 +207,13 @@ func (s *Series) Changes(now, width int64, gaps []Gap) (Rise, bool) {
 		return Rise{}, false
 	}
 	var changes Rise
-	last, from := -1, now-width
-	for i, p := range s.steps {
+	last, from, steps := -1, now-width, s.steps()
+	for i, p := range steps {
 		if !p.Known || p.Start > now {
 			continue
 		}
 		switch {
-		case last < 0 || p.Start <= from || s.steps[last].Value == p.Value:
+		case last < 0 || p.Start <= from || steps[last].Value == p.Value:
 		case s.end(last, now) >= from:
 			changes.Least++
 		default:
@@ -227,7 +227,7 @@ func (s *Series) Changes(now, width int64, gaps []Gap) (Rise, bool) {
 // Ceased returns the instant at which the newest value ceased to hold, now while
 // it holds, and false before first sight.
 func (s *Series) Ceased(now int64) (int64, bool) {
-	for i, p := range slices.Backward(s.steps) {
+	for i, p := range slices.Backward(s.steps()) {
 		if p.Known && p.Start <= now {
 			return s.end(i, now), true
 		}
