@@ -6,6 +6,7 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
 // cache gives the values of slots for one subject at one instant, each found
@@ -28,11 +29,14 @@ func (c *cache) begin(p *Partition, g *ruleGroup, about subject) {
 }
 
 // Slot returns the value of a slot.
-func (c *cache) Slot(id int) expr.Value {
+func (c *cache) Slot(id int) expr.Value { return *c.Find(id) }
+
+// Find returns the value of a slot where it stands.
+func (c *cache) Find(id int) *expr.Value {
 	if !c.found[id] {
 		c.values[id], c.found[id] = c.value(id), true
 	}
-	return c.values[id]
+	return &c.values[id]
 }
 
 func (c *cache) value(id int) expr.Value {
@@ -212,6 +216,9 @@ func (p *Partition) advanceRule(t *target, c *compiled, cat *failures, at int64)
 		p.problem(RuleFailed, c.key, t.token, "%v", err)
 		return
 	}
+	if a == nil && p.idle(t, c, cond) {
+		return
+	}
 	v := p.weigh(t, c, a, cond, until)
 	v.cond = p.often(t, c, category, a, v.cond, at)
 	switch {
@@ -222,6 +229,15 @@ func (p *Partition) advanceRule(t *target, c *compiled, cat *failures, at int64)
 	}
 	p.settle(t, c, category, at)
 	p.rest(t, c, category, at)
+}
+
+// idle says that a rule without an alert has nothing to do with what is known of its
+// condition, as nearly always: there is nothing to begin, and nothing that it counts.
+func (p *Partition) idle(t *target, c *compiled, cond rule.Truth) bool {
+	if len(t.tallies) > 0 || len(t.restless) > 0 {
+		return false
+	}
+	return cond == rule.No || cond == rule.Unknown && c.rule.NoData != rulefile.NoDataFire
 }
 
 // truths evaluates a rule's conditions; the clear condition only where an
@@ -240,7 +256,7 @@ func (p *Partition) truths(c *compiled, a *alert) (cond, until rule.Truth, err e
 }
 
 func (p *Partition) truth(e *expr.Expr) (rule.Truth, error) {
-	switch result, err := e.Eval(&p.cache); result {
+	switch result, err := e.EvalIn(&p.workspace, &p.cache); result {
 	case expr.True:
 		return rule.Yes, nil
 	case expr.False:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 )
 
 const (
@@ -43,6 +44,7 @@ type Partition struct {
 	program       *Program
 	dirty         dirt
 	cache         cache
+	workspace     expr.Workspace
 
 	// step is what the message at hand does.
 	step step

@@ -107,7 +107,7 @@ func (p *Partition) put(t *target, s *window.Series, r recorded, about subject) 
 		value, known = about.number(r.field)
 	} else {
 		p.cache.begin(p, r.group, about)
-		switch result, _ := r.cond.Eval(&p.cache); result {
+		switch result, _ := r.cond.EvalIn(&p.workspace, &p.cache); result {
 		case expr.True:
 			value, known = 1, true
 		case expr.False:

@@ -130,7 +130,7 @@ func (p *Partition) absentDue(t *timer, after int64) (int64, bool) {
 		return 0, false
 	}
 	for _, id := range t.rule.absences {
-		s := t.rule.group.slots[id]
+		s := &t.rule.group.slots[id]
 		at := max(t.target.seen(), p.listening) + absence(t.target, s.Window)
 		if at > after && (!ok || at < due) {
 			due, ok = at, true

@@ -52,18 +52,24 @@ func (a *activation) slot(id int) ref.Val {
 	return v.ref()
 }
 
-// read returns the value of a slot, and remembers that there was none, or that it
-// has slack.
-func (a *activation) read(id int) Value {
-	v := a.src.Slot(id)
-	if !v.Known() {
-		a.missed = true
-		return v
+// read returns the value of a slot until the next is read, and remembers that there
+// was none, or that it has slack.
+func (a *activation) read(id int) *Value {
+	v := &a.copied
+	if a.finder != nil {
+		v = a.finder.Find(id)
+	} else {
+		*v = a.src.Slot(id)
 	}
-	if v.Slack > 0 {
+	switch {
+	case v.Kind == 0:
+		a.missed = true
+	case v.Slack > 0:
 		a.slack = true
 		if i := slices.Index(a.loose, id); i >= 0 && a.greatest>>i&1 == 1 {
-			v.Number += v.Slack
+			a.copied = *v
+			a.copied.Number += v.Slack
+			return &a.copied
 		}
 	}
 	return v

@@ -432,16 +432,16 @@ func (a *activation) words(n *node) (string, bool) {
 	}
 }
 
-// value returns a slot's value and remembers what slot does. One of another kind
-// than declared is left to CEL.
-func (a *activation) value(n *node) Value {
+// value returns a slot's value until the next is asked for, and remembers what read
+// does. One of another kind than declared is left to CEL.
+func (a *activation) value(n *node) *Value {
 	v := a.read(n.slot)
-	if v.Kind == Counter {
-		v.Kind = Gauge
+	if v.Kind == n.kind || v.Kind == 0 || v.Kind == Counter && n.kind == Gauge {
+		return v
 	}
-	if v.Kind != n.kind && v.Kind != 0 {
-		a.odd = true
-		return Value{}
-	}
-	return v
+	a.odd = true
+	return &nothing
 }
+
+// nothing is no value.
+var nothing Value

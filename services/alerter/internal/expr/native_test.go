@@ -81,6 +81,11 @@ type drawn []Value
 
 func (d drawn) Slot(id int) Value { return d[id] }
 
+// shown is a source that shows where its values stand.
+type shown struct{ drawn }
+
+func (s shown) Find(id int) *Value { return &s.drawn[id] }
+
 // kindOf is the kind that a slot's values are declared with.
 func (s Slot) kindOf() Kind {
 	switch s.Fn {
@@ -141,6 +146,7 @@ func agree(t *testing.T, data []byte) bool {
 	if e.native == nil {
 		t.Fatalf("%s is left to CEL", text)
 	}
+	var w Workspace
 	cel := *e
 	cel.native = nil
 	for range 8 {
@@ -149,6 +155,9 @@ func agree(t *testing.T, data []byte) bool {
 		want, wantErr := cel.Eval(values)
 		if got != want || fmt.Sprint(gotErr) != fmt.Sprint(wantErr) {
 			t.Fatalf("%s with %v gives %v (%v); CEL gives %v (%v)", text, values, got, gotErr, want, wantErr)
+		}
+		if again, _ := e.EvalIn(&w, shown{values}); again != got {
+			t.Fatalf("%s with %v gives %v, and %v where the values are shown", text, values, got, again)
 		}
 	}
 	return true
