@@ -42,15 +42,20 @@ func Partition(token string) int {
 // outside [A-Za-z0-9] becomes an underscore and two hexadecimal digits. A nil
 // target has the token All.
 func Token(t *eventv1.Target) string {
-	if t == nil {
-		return All
-	}
 	b := make([]byte, 0, len(t.GetAccount())+len(t.GetId())+len("-endpoint-"))
+	return string(AppendToken(b, t))
+}
+
+// AppendToken appends to b what Token returns.
+func AppendToken(b []byte, t *eventv1.Target) []byte {
+	if t == nil {
+		return append(b, All...)
+	}
 	b = appendEscaped(b, t.GetAccount())
 	b = append(b, '-')
 	b = append(b, kindName(t.GetKind())...)
 	b = append(b, '-')
-	return string(appendEscaped(b, t.GetId()))
+	return appendEscaped(b, t.GetId())
 }
 
 // ParseToken returns the target that Token made a token of, without its name.

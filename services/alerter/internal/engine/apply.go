@@ -102,9 +102,10 @@ func (p *Partition) find(about *eventv1.Target) *target {
 		p.problem(UndecodableEvent, "", "", "message %d: a target of no known kind", p.step.message.Seq)
 		return nil
 	}
-	token := event.Token(about)
-	t := p.targets[token]
+	p.token = event.AppendToken(p.token[:0], about)
+	t := p.targets[string(p.token)]
 	if t == nil {
+		token := string(p.token)
 		if len(p.targets) >= maxTargets {
 			p.problem(TooManyTargets, "", token, "the partition has %d targets already", len(p.targets))
 			return nil
@@ -150,7 +151,7 @@ func (p *Partition) observed(t *target, e *eventv1.Event) {
 	case *eventv1.Event_HealthSampled:
 		s := f.HealthSampled
 		p.sampled(t, sample{s.GetPollSlotMs(), s.GetInterval().AsDuration(), held, func() {
-			t.health = proto.CloneOf(s)
+			t.health = keepHealth(t.health, s)
 			p.countHealth(t, s.GetJobs())
 		}})
 	case *eventv1.Event_GpuSampled:

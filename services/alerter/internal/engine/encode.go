@@ -44,6 +44,9 @@ func (p *Partition) Delta() Delta {
 	}
 	for key := range p.dirty.targets {
 		d.Targets[key] = p.encodeKey(key)
+		if t := p.targets[key]; t != nil {
+			t.touched = false
+		}
 	}
 	for id := range p.dirty.alerts {
 		d.Active[id] = nil

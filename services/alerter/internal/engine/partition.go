@@ -45,6 +45,8 @@ type Partition struct {
 	dirty         dirt
 	cache         cache
 	workspace     expr.Workspace
+	// token is room for that of a fact's target.
+	token []byte
 
 	// step is what the message at hand does.
 	step step
@@ -173,11 +175,13 @@ func (p *Partition) problem(kind ProblemKind, rule, target, format string, args 
 // touch notes that a target's value must be written. That of a removed target
 // stands under a key of its own.
 func (p *Partition) touch(t *target) {
-	key := t.token
-	if !t.live() {
-		key += goneSuffix
+	switch {
+	case !t.live():
+		p.dirty.targets[t.token+goneSuffix] = struct{}{}
+	case !t.touched:
+		t.touched = true
+		p.dirty.targets[t.token] = struct{}{}
 	}
-	p.dirty.targets[key] = struct{}{}
 }
 
 // touchJobs notes that a target's jobs must be written.

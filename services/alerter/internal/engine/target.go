@@ -73,6 +73,8 @@ type target struct {
 	watches []*timer
 	// loose are series that were read before the program was known.
 	loose []*statev1.Series
+	// touched says that its value is among those that must be written.
+	touched bool
 	// dropped is set when the target is forgotten, for timers that still name it.
 	dropped bool
 }
