@@ -1,6 +1,8 @@
 package expr
 
 import (
+	"slices"
+
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
@@ -9,8 +11,7 @@ import (
 
 // Most conditions are comparisons of numbers, joined by && and ||. CEL spends
 // 85 to 270 ns on each, most of it on boxing numbers; here they take a tenth. What
-// is evaluated here is evaluated as CEL does, operand for operand and in its order,
-// so that the same slots are asked for; everything else is left to CEL, and so is
+// is decided here is decided as CEL does; everything else is left to CEL, and so is
 // any value that is not of the kind that its slot is declared with.
 
 // op is what a node of a native condition does.
@@ -78,7 +79,52 @@ func (b *builder) native(checked *cel.Ast) *node {
 	if n == nil || n.kind != Truth {
 		return nil
 	}
+	loose := 0
+	for _, id := range b.e.slots {
+		if b.c.slots[id].Fn.Loose() {
+			loose++
+		}
+	}
+	if loose <= maxSlack {
+		b.cheapFirst(n)
+	}
 	return n
+}
+
+// cheapFirst sorts the operands of && and || so that a field that decides spares a
+// look through a window. What is decided does not depend on their order, missing
+// values being neither: one operand that decides is enough, and else one that is
+// missing. Nor do values with slack: the condition has a value if it is the same for
+// all of them, and where those that were asked for have none it is. Only where there
+// is too much slack to try, it would.
+func (b *builder) cheapFirst(n *node) int {
+	cost := 1
+	if n.op == opSlot {
+		cost = b.c.slots[n.slot].Fn.cost()
+	}
+	costs := make(map[*node]int, len(n.args))
+	for _, arg := range n.args {
+		costs[arg] = b.cheapFirst(arg)
+		cost += costs[arg]
+	}
+	if n.op == opAnd || n.op == opOr {
+		slices.SortStableFunc(n.args, func(x, y *node) int { return costs[x] - costs[y] })
+	}
+	return cost
+}
+
+// cost is about how long a slot's value takes to be found, a field's being 2.
+func (f Fn) cost() int {
+	switch f {
+	case FnField, FnPresent, FnLabel, FnThreshold, FnOverridden, FnAbsent:
+		return 2
+	case FnIncrease, FnRate, FnDelta, FnLast, FnAge:
+		return 6
+	case FnMin, FnMax, FnAvg, FnSum:
+		return 20
+	default:
+		return 60
+	}
 }
 
 // translator turns a checked expression into nodes.
@@ -310,8 +356,7 @@ func (a *activation) branch(n *node) *node {
 	}
 }
 
-// compare decides a comparison. The second operand is not asked for where the first
-// has no value, and nothing compares to what is not a number.
+// compare decides a comparison. Nothing compares to what is not a number.
 func (a *activation) compare(n *node) truth {
 	switch n.of {
 	case Text:

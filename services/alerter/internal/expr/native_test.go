@@ -53,7 +53,8 @@ func truthText(c *choices, depth int) string {
 func amountText(c *choices, depth int) string {
 	if depth == 0 {
 		return pickOne(c, "jobs.in_queue", "workers.running", "0", "1", "0.1", "-3", "1e300", "increase(jobs.failed, '5m')",
-			"rate(jobs.completed, '5m')", "avg(jobs.in_queue, '5m')", "threshold('queue', 5)")
+			"rate(jobs.completed, '5m')", "increase(jobs.completed, '1h')", "increase(jobs.retried, '2m')", "changes(jobs.in_queue, '1h')",
+			"rate(jobs.failed, '3m')", "increase(jobs.failed, '7m')", "increase(jobs.failed, '9m')", "avg(jobs.in_queue, '5m')", "threshold('queue', 5)")
 	}
 	switch c.of(9) {
 	case 0:
@@ -121,7 +122,7 @@ func draw(c *choices, slots []Slot) drawn {
 		default:
 			numbers := []float64{0, 1, 2, -3, 0.1, 1e-300, 1e308, math.NaN(), math.Inf(1), math.Inf(-1), math.Copysign(0, -1), 7}
 			values[i] = Value{Kind: kind, Number: numbers[c.of(len(numbers))]}
-			if c.of(5) == 0 {
+			if s.Fn.Loose() && c.of(3) == 0 {
 				values[i].Slack = float64(1 + c.of(3))
 			}
 		}

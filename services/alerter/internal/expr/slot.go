@@ -66,6 +66,11 @@ const (
 	FnBurnRate
 )
 
+// Loose says that the values of a function may have slack. Those of others have none.
+func (f Fn) Loose() bool {
+	return f == FnIncrease || f == FnRate || f == FnChanges || f == FnBurnRate
+}
+
 // Slot is a value that expressions take from outside: a field, a window over a
 // field, a label. Rules that ask for the same share a slot, so that it is found
 // once for each fact.
