@@ -105,7 +105,7 @@ func (p *Partition) carryOver(t *target, old *Program, now int64) {
 	var fresh []bool
 	t.series, fresh = carry(t.series, before, p.program.recorded[kind])
 	for i, r := range p.program.recorded[kind] {
-		if fresh[i] && (r.source&factsOfSample == 0 || p.clock.busAt(now) <= t.holds()) {
+		if fresh[i] && r.detail != hourly && (r.source&factsOfSample == 0 || p.clock.busAt(now) <= t.holds()) {
 			p.put(t, &t.series[i], r, p.about(t, nil, now))
 		}
 	}
@@ -131,6 +131,8 @@ func carry(series []window.Series, before, after []recorded) ([]window.Series, [
 		j, found := slices.BinarySearchFunc(before, r.key, compareKey)
 		if fresh[i] = !found || j >= len(series); !fresh[i] {
 			moved[i] = series[j]
+		} else if j := standIn(r, before); j >= 0 && j < len(series) && !series[j].Empty() {
+			moved[i], fresh[i] = series[j].Clone(), false
 		}
 	}
 	return moved, fresh

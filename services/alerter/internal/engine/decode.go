@@ -220,6 +220,9 @@ func decodeSeries(loose []*statev1.Series, recorded []recorded) []window.Series 
 	series := make([]window.Series, len(recorded))
 	for i, r := range recorded {
 		s := byKey[r.key]
+		if s == nil && r.detail == coarse {
+			s = byKey[expr.FieldOf(r.field).Name] // written before there were coarse ones
+		}
 		if s == nil {
 			continue
 		}

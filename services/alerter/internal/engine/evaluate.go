@@ -121,6 +121,12 @@ func (c *cache) over(series *window.Series, s *expr.Slot) expr.Value {
 		return rise(series.Changes(c.bus, s.Window, clock.gaps))
 	case expr.FnAge:
 		return c.age(series)
+	case expr.FnBaseline:
+		usual, _, ok := series.Usual(c.bus, int(s.Window/window.Day))
+		return expr.NumIf(usual, ok)
+	case expr.FnBaselineSpread:
+		_, spread, ok := series.Usual(c.bus, int(s.Window/window.Day))
+		return expr.NumIf(spread, ok)
 	default:
 		return expr.NumIf(c.statistic(series, s))
 	}

@@ -11,6 +11,7 @@ import (
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
@@ -91,6 +92,7 @@ type recorded struct {
 	group  *ruleGroup
 	source facts
 	length int64
+	detail detail
 }
 
 // pattern is a target pattern, ready to be matched.
@@ -188,7 +190,9 @@ func (c *compiled) digest(slots []expr.Slot) {
 			c.readsGone = true
 		}
 		c.readsSamples = c.readsSamples || readsSamples(s, slots)
-		c.window = max(c.window, s.Window)
+		if !usual(s.Fn) {
+			c.window = max(c.window, s.Window)
+		}
 	}
 }
 
@@ -196,7 +200,8 @@ func (c *compiled) digest(slots []expr.Slot) {
 // none without.
 func readsSamples(s expr.Slot, slots []expr.Slot) bool {
 	switch s.Fn {
-	case expr.FnLabel, expr.FnThreshold, expr.FnOverridden, expr.FnAbsent, expr.FnAge, expr.FnCount:
+	case expr.FnLabel, expr.FnThreshold, expr.FnOverridden, expr.FnAbsent, expr.FnAge, expr.FnCount,
+		expr.FnBaseline, expr.FnBaselineSpread:
 		return false
 	case expr.FnCountTrue:
 		return slices.ContainsFunc(s.Cond.Parts(), func(id int) bool { return readsSamples(slots[id], slots) })
@@ -250,12 +255,15 @@ func (p *Program) plan() {
 	for _, on := range rulefile.Ons() {
 		for _, s := range p.on[on].slots {
 			r, ok := p.record(on, s)
-			switch {
-			case !ok:
-			case r.source&factsOfCategory != 0:
-				p.failures = addRecorded(p.failures, r)
-			default:
-				p.recorded[targets[on]] = addRecorded(p.recorded[targets[on]], r)
+			if !ok {
+				continue
+			}
+			for _, r := range append(r.needs(), r) {
+				if r.source&factsOfCategory != 0 {
+					p.failures = addRecorded(p.failures, r)
+				} else {
+					p.recorded[targets[on]] = addRecorded(p.recorded[targets[on]], r)
+				}
 			}
 		}
 	}
@@ -268,7 +276,7 @@ func (p *Program) plan() {
 	}
 }
 
-// record returns the course that a slot needs, if any.
+// record returns the course that a slot asks for, if any.
 func (p *Program) record(on rulefile.On, s expr.Slot) (recorded, bool) {
 	length := max(s.Window, evidenceWindow.Milliseconds())
 	switch s.Fn {
@@ -285,7 +293,14 @@ func (p *Program) record(on rulefile.On, s expr.Slot) (recorded, bool) {
 	if f.Kind != expr.Gauge && f.Kind != expr.Counter {
 		return recorded{}, false
 	}
-	return recorded{key: f.Name, field: s.Field, source: sourceOf(s.Field), length: length}, true
+	r := recorded{key: f.Name, field: s.Field, source: sourceOf(s.Field), length: length, detail: detailFor(s)}
+	switch r.detail {
+	case coarse:
+		r.key = "coarse(" + f.Name + ")"
+	case hourly:
+		r.key, r.length = "hourly("+f.Name+")", s.Window+window.Hour
+	}
+	return r, true
 }
 
 func addRecorded(list []recorded, r recorded) []recorded {

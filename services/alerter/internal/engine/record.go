@@ -58,6 +58,8 @@ func (p *Partition) record(t *target, sources facts) {
 	now := p.nowMs()
 	for i, r := range p.recordedOf(t) {
 		switch {
+		case r.detail == hourly:
+			p.sumUp(t, &t.series[i], r)
 		case r.source&sources == 0 && r.source != 0:
 		case r.cond == nil && ownCounter(r.field) && !t.series[i].Empty():
 			// What is counted one by one is added when it happens.
@@ -92,9 +94,9 @@ func (p *Program) failuresRecorded() []recorded {
 // recordCounters notes what a late sample says of counters.
 func (p *Partition) recordCounters(t *target) {
 	for i, r := range p.recordedOf(t) {
-		if r.cond == nil && r.source == factsOfSample && expr.FieldOf(r.field).Kind == expr.Counter {
+		if r.cond == nil && r.source == factsOfSample && expr.FieldOf(r.field).Kind == expr.Counter && r.detail != hourly {
 			if c := t.counter(r.field); c != nil {
-				p.bounded(t, r, t.series[i].Set(p.clock.bus(), c.total, t.holds()))
+				p.set(t, &t.series[i], r, p.clock.bus(), c.total, t.holds())
 			}
 		}
 	}
@@ -115,11 +117,19 @@ func (p *Partition) put(t *target, s *window.Series, r recorded, about subject) 
 		}
 	}
 	if known {
-		p.bounded(t, r, s.Set(about.bus, value, about.until(r.source)))
+		p.set(t, s, r, about.bus, value, about.until(r.source))
 	} else {
 		p.bounded(t, r, s.SetUnknown(about.bus))
 	}
 	p.prune(s, r)
+}
+
+// set notes a value in a course, in as much detail as is kept of it.
+func (p *Partition) set(t *target, s *window.Series, r recorded, at int64, value float64, until int64) {
+	p.bounded(t, r, s.Set(at, value, until))
+	if r.detail == coarse {
+		s.Thin(coarseGrain.Milliseconds())
+	}
 }
 
 // prune forgets what no window needs of a course.
@@ -202,7 +212,7 @@ func (p *Partition) countOne(t *target, field expr.FieldID, at int64) {
 	}
 	c.total++
 	for i, r := range p.recordedOf(t) {
-		if r.field == field && r.cond == nil {
+		if r.field == field && r.cond == nil && r.detail == exact {
 			p.addAt(t, &t.series[i], r, at)
 		}
 	}

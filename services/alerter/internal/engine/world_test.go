@@ -243,6 +243,8 @@ groups:
       - {alert: Long, on: endpoint, expr: "sum(jobs.in_queue, '1m') > 60 && first(jobs.in_queue, '1m') > 1 && count(jobs.in_queue, '1m') > 30"}
       - {alert: Burns, on: endpoint, expr: "burn_rate(jobs.failed, jobs.completed + jobs.failed, threshold('slo', 0.8), '5m') > 1.1"}
       - {alert: Restless, on: endpoint, expr: "changes(workers.max, '10m') > 2 || changes(jobs.completed, '1m') > 2"}
+      - {alert: Unusual, on: endpoint, expr: "baseline(jobs.in_queue, '2d') >= 0 || baseline_spread(jobs.completed, '7d') >= 0 || jobs.in_queue > 1"}
+      - {alert: Lasting, on: endpoint, expr: "increase(jobs.completed, '6h') > 5 && rate(jobs.failed, '1d') >= 0"}
       - {alert: Aged, on: endpoint, expr: "age(jobs.completed) > 1", for: 5s}
   - name: jobs
     rules:

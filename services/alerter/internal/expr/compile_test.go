@@ -59,6 +59,10 @@ func TestCompileFindsTheParts(t *testing.T) {
 			},
 		},
 		{
+			"what is usual", rulefile.OnPod, "avg(gpu.util_percent, '1h') < 0.5*baseline(gpu.util_percent,'7d') - 3*baseline_spread(gpu.util_percent,'7d')",
+			[]string{"avg(gpu.util_percent, '1h')", "baseline(gpu.util_percent, '7d')", "baseline_spread(gpu.util_percent, '7d')"},
+		},
+		{
 			"the use of a budget", rulefile.OnEndpoint,
 			"burn_rate(jobs.failed, jobs.completed + jobs.failed, threshold('slo', 0.99), '1h') > 14.4 && burn_rate(jobs.failed,jobs.completed, 0.9, '5m') > 1",
 			[]string{
@@ -117,6 +121,10 @@ func TestCompileSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"a window over a text", "max(endpoint.type, '5m') > 0", "`endpoint.type` is no number", "endpoint.type"},
 		{"an absence that cannot be told from an interruption", "absent('90s')", "'90s' is too short; expected at least 2m", "'90s'"},
 		{"a window longer than what is kept", "avg(jobs.in_queue, '2d') > 0", "'2d' is too long", "'2d'"},
+		{"a baseline of hours", "baseline(jobs.in_queue, '36h') > 1", "'36h' is too short; expected at least 48h", "'36h'"},
+		{"a baseline of a part of a day", "baseline(jobs.in_queue, '60h') > 1", "'60h' is no whole number of days", "'60h'"},
+		{"a baseline of a month", "baseline(jobs.in_queue, '30d') > 1", "'30d' is too long; at most 168h are kept", "'30d'"},
+		{"a baseline without days", "baseline(jobs.in_queue) > 1", "baseline takes a field and a number of days", "jobs.in_queue)"},
 		{"has of a field", "has(jobs.in_queue)", "write present(jobs.in_queue)", "has("},
 		{"a broken expression", "jobs.in_queue >", "Syntax error", ">"},
 		{"buckets that do not fill the window", "count_true(jobs.in_queue > 0, '10m', '3m') > 1", "whole number of buckets", "'3m'"},

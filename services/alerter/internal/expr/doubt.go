@@ -105,7 +105,7 @@ func (b *builder) quantity(e ast.Expr) (quantity, bool) {
 	}
 	q := quantity{slot: b.c.slots[id]}
 	switch q.slot.Fn {
-	case FnField, FnIncrease, FnMin, FnMax, FnAvg, FnFirst, FnLast, FnDelta, FnStddev, FnQuantile, FnPredict:
+	case FnField, FnIncrease, FnMin, FnMax, FnAvg, FnFirst, FnLast, FnDelta, FnStddev, FnQuantile, FnPredict, FnBaseline, FnBaselineSpread:
 		if kind := table[q.slot.Field].Kind; kind != Gauge && kind != Counter {
 			return q, false
 		}
@@ -169,7 +169,9 @@ func (q quantity) doubt(compare string, number float64) string {
 }
 
 // fraction says that a function of whole numbers gives others.
-func fraction(fn Fn) bool { return fn == FnAvg || fn == FnStddev }
+func fraction(fn Fn) bool {
+	return fn == FnAvg || fn == FnStddev || fn == FnBaseline || fn == FnBaselineSpread
+}
 
 // countsWhole says that values of a unit are whole numbers.
 func countsWhole(unit string) bool {

@@ -70,6 +70,7 @@ func TestEachFunctionIsInTheTableAndCanBeCalled(t *testing.T) {
 		"sum": "sum(jobs.in_queue, '5m') > 0", "stddev": "stddev(jobs.in_queue, '5m') > 0", "zscore": "zscore(jobs.in_queue, '5m') > 0",
 		"quantile": "quantile(0.9, jobs.in_queue, '5m') > 0", "deriv": "deriv(jobs.in_queue, '5m') > 0", "predict": "predict(jobs.in_queue, '5m', '1m') > 0",
 		"first": "first(jobs.in_queue, '5m') > 0", "count": "count(jobs.in_queue, '5m') > 0", "changes": "changes(jobs.in_queue, '5m') > 0",
+		"baseline": "jobs.in_queue > baseline(jobs.in_queue, '7d')", "baseline_spread": "jobs.in_queue > baseline_spread(jobs.in_queue, '7d')",
 		"age": "age(jobs.in_queue) > 0", "burn_rate": "burn_rate(jobs.failed, jobs.completed + jobs.failed, 0.99, '1h') > 14.4", "absent": "absent('5m')", "present": "present(jobs.in_queue)", "label": "label('env') == 'prod'", "threshold": "jobs.in_queue > threshold('queue', 1)",
 		"contains": "endpoint.type.contains('q')", "startsWith": "endpoint.type.startsWith('q')", "endsWith": "endpoint.type.endsWith('e')",
 		"matches": "endpoint.type.matches('^q')", "size": "size(endpoint.type) > 2",

@@ -42,6 +42,8 @@ func (b *builder) macros() []cel.Macro {
 		cel.GlobalVarArgMacro("predict", b.predict),
 		cel.GlobalVarArgMacro("age", b.age),
 		cel.GlobalVarArgMacro("burn_rate", b.burnRate),
+		cel.GlobalVarArgMacro("baseline", b.usual("baseline", FnBaseline)),
+		cel.GlobalVarArgMacro("baseline_spread", b.usual("baseline_spread", FnBaselineSpread)),
 	}
 	for _, f := range windowFns {
 		all = append(all, cel.GlobalVarArgMacro(f.name, b.windowed(f)))

@@ -64,6 +64,10 @@ const (
 	FnAge
 	// FnBurnRate is how many times faster than allowed a budget is used up.
 	FnBurnRate
+	// FnBaseline is what a value usually is at this hour of the day.
+	FnBaseline
+	// FnBaselineSpread is how far it usually is from that.
+	FnBaselineSpread
 )
 
 // Loose says that the values of a function may have slack. Those of others have none.

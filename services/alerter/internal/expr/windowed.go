@@ -2,17 +2,27 @@ package expr
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/parser"
+
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
 // maxAhead bounds predict: a line through at most MaxWindow says nothing of a time
 // seven times as far.
-const maxAhead = 7 * 24 * time.Hour
+const maxAhead = 7 * day
+
+const (
+	day = 24 * time.Hour
+	// minDays and maxDays bound baseline: of one day nothing is usual, and 7 days of
+	// hours are 168 steps, 2 KiB of a target's state.
+	minDays, maxDays = 2 * day, 7 * day
+)
 
 // numbers says which fields a function takes.
 type numbers int
@@ -105,6 +115,32 @@ func (b *builder) predict(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (as
 	a, _ := textOf(args[2])
 	s := Slot{Fn: FnPredict, Field: field.ID, Window: window, Ahead: ahead, Text: fmt.Sprintf("predict(%s, '%s', '%s')", field.Name, w, a)}
 	return b.capture(eh, args[0], s, cel.DoubleType), nil
+}
+
+// usual returns the macro of a function over the same hour of earlier days.
+func (b *builder) usual(name string, fn Fn) cel.MacroFactory {
+	return func(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (ast.Expr, *common.Error) {
+		if len(args) != 2 {
+			return nil, b.wrong(eh, args, "%s takes a field and a number of days, for example %s(%s, '7d')", name, name, b.example())
+		}
+		field, err := b.numberField(eh, args[0], name, gauges|counters)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Equal(field.On, []rulefile.On{rulefile.OnJob}) {
+			return nil, eh.NewError(args[0].ID(), fmt.Sprintf("no hours of `%s` are kept; %s is for the fields of endpoints, pods and accounts", field.Name, name))
+		}
+		days, err := b.durationUpTo(eh, args[1], minDays, maxDays, "at most %s are kept")
+		if err != nil {
+			return nil, err
+		}
+		text, _ := textOf(args[1])
+		if days%day.Milliseconds() != 0 {
+			return nil, eh.NewError(args[1].ID(), fmt.Sprintf("'%s' is no whole number of days; expected 2d to 7d", text))
+		}
+		s := Slot{Fn: fn, Field: field.ID, Window: days, Text: fmt.Sprintf("%s(%s, '%s')", name, field.Name, text)}
+		return b.capture(eh, args[0], s, cel.DoubleType), nil
+	}
 }
 
 func (b *builder) age(eh parser.ExprHelper, _ ast.Expr, args []ast.Expr) (ast.Expr, *common.Error) {
