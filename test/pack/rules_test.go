@@ -33,7 +33,7 @@ func TestEachRuleFiresHoldsResolvesAndKeepsQuiet(t *testing.T) {
 }
 
 func proofs() []proof {
-	return slices.Concat(accountProofs, causeProofs, symptomProofs, failureProofs, followedProofs, podProofs)
+	return slices.Concat(accountProofs, causeProofs, symptomProofs, failureProofs, followedProofs, podProofs, objectiveProofs)
 }
 
 func TestEveryRuleOfThePackIsProved(t *testing.T) {

@@ -95,6 +95,7 @@ func (c *checker) settings(line int, id string, s settings) {
 
 func (c *checker) event(t *Test, o *occurrence) {
 	c.instant(o.line, o.At)
+	c.repetition(o)
 	kinds := 0
 	for _, is := range []bool{o.Job != nil, o.Settings != nil, o.Removed, o.InventoryShrunk != nil, o.CollectorStarted, o.Sleep != 0} {
 		if is {
@@ -123,6 +124,20 @@ func (c *checker) event(t *Test, o *occurrence) {
 		c.settings(o.line, o.Endpoint, *o.Settings)
 	case o.Removed && (o.Endpoint == "") == (o.Pod == ""):
 		c.wrong(o.line, "what is removed? add either `endpoint` or `pod`")
+	}
+}
+
+func (c *checker) repetition(o *occurrence) {
+	switch {
+	case o.Every == 0 && o.Until == 0:
+		return
+	case o.Every <= 0 || o.Until <= o.At:
+		c.wrong(o.line, "an event that is repeated has both `every` and, after `at`, `until`")
+		return
+	}
+	c.instant(o.line, o.Until)
+	if n := int64((o.Until - o.At) / o.Every); n > maxRepetitions {
+		c.wrong(o.line, "the event is repeated %d times; at most %d are played", n, maxRepetitions)
 	}
 }
 

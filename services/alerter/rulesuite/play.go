@@ -16,6 +16,9 @@ import (
 // in which something waits.
 const tickInterval = 5 * time.Second
 
+// maxRepetitions bounds those of one event: one a minute for a week.
+const maxRepetitions = 7 * 24 * 60
+
 // Suite is a file of tests with the rules that they try.
 type Suite struct {
 	file    *File
@@ -115,7 +118,10 @@ type run struct {
 
 // play plays the test to its last expectation.
 func (r *run) play() error {
-	events := slices.Clone(r.test.Events)
+	var events []occurrence
+	for _, o := range r.test.Events {
+		events = append(events, o.repeated()...)
+	}
 	slices.SortStableFunc(events, func(a, b occurrence) int { return int(a.At - b.At) })
 	expect := slices.Clone(r.test.Expect)
 	slices.SortStableFunc(expect, func(a, b expectation) int { return int(a.At - b.At) })
@@ -135,6 +141,25 @@ func (r *run) play() error {
 		}
 		r.Wait(r.next(events, expect) - r.Elapsed())
 	}
+}
+
+// repeated lists an event and its repetitions.
+func (o occurrence) repeated() []occurrence {
+	all := []occurrence{o}
+	for n := 2; o.Every > 0; n++ {
+		next := o
+		next.At += o.Every * duration(n-1)
+		if next.At > o.Until {
+			break
+		}
+		if o.Job != nil {
+			j := *o.Job
+			j.ID = fmt.Sprintf("%s-%d", j.ID, n)
+			next.Job = &j
+		}
+		all = append(all, next)
+	}
+	return all
 }
 
 // next returns the next instant at which something happens or is looked at.

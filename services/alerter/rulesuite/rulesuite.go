@@ -93,7 +93,10 @@ type account struct {
 
 // occurrence is something that happens at an instant.
 type occurrence struct {
-	At       duration `yaml:"at"`
+	At duration `yaml:"at"`
+	// Every and Until repeat it; jobs get ids of their own, -2, -3 and so on.
+	Every    duration `yaml:"every"`
+	Until    duration `yaml:"until"`
 	Endpoint string   `yaml:"endpoint"`
 	Pod      string   `yaml:"pod"`
 	// What happens is one of these.

@@ -237,6 +237,8 @@ tests:
   - {at: 1m, endpoint: y, job: {id: j, state: DONE, category: omm}}
   - {at: 1m, pod: p}
   - {at: 1m, settings: {workers_max: 0}}
+  - {at: 2m, every: 1m, until: 1m, endpoint: x, removed: true}
+  - {at: 2m, every: 1s, until: 100h, endpoint: x, removed: true}
   expect:
   - {at: 9000h}
   - {at: 1m, firing: [{target: x}]}
@@ -255,12 +257,14 @@ tests:
 		"t.yaml:6: the job's category `omm` is none of validation, timeout, oom, ",
 		"t.yaml:7: an event is one of job, settings, removed, inventory_shrunk, collector_started and sleep; this is 0 of them",
 		"t.yaml:8: whose settings? add `endpoint`",
-		"t.yaml:10: nothing is expected",
-		"t.yaml:10: `at: 9000h0m0s` is not between 0 and 192h0m0s",
-		"t.yaml:11: an alert is expected without its name",
-		"t.yaml:12: the test `a` stands twice, first at line 2",
-		"t.yaml:12: the test `a` expects nothing",
-		"t.yaml:12: the test `a` has no endpoints, pods or account",
+		"t.yaml:9: an event that is repeated has both `every` and, after `at`, `until`",
+		"t.yaml:10: the event is repeated 359880 times; at most 10080 are played",
+		"t.yaml:12: nothing is expected",
+		"t.yaml:12: `at: 9000h0m0s` is not between 0 and 192h0m0s",
+		"t.yaml:13: an alert is expected without its name",
+		"t.yaml:14: the test `a` stands twice, first at line 2",
+		"t.yaml:14: the test `a` expects nothing",
+		"t.yaml:14: the test `a` has no endpoints, pods or account",
 	} {
 		if !strings.Contains(err.Error()+"\n", want) {
 			t.Errorf("no %q in\n%v", want, err)
