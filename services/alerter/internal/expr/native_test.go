@@ -167,7 +167,7 @@ func agree(t *testing.T, data []byte) bool {
 func TestNativeConditionsAreDecidedAsByCEL(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	compiled := 0
-	for range 1000 {
+	for range 300 {
 		data := make([]byte, 400)
 		for i := range data {
 			data[i] = byte(r.Uint32())
@@ -176,8 +176,8 @@ func TestNativeConditionsAreDecidedAsByCEL(t *testing.T) {
 			compiled++
 		}
 	}
-	if compiled < 500 {
-		t.Errorf("only %d of 1000 random conditions compile: too few to compare", compiled)
+	if compiled < 150 {
+		t.Errorf("only %d of 300 random conditions compile: too few to compare", compiled)
 	}
 }
 
