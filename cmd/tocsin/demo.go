@@ -140,10 +140,9 @@ func demoOptions(accountURL, hooksURL, secret string) (stack.Options, error) {
 // the two minutes that two hours of an idle GPU take at its speed.
 func demoRules() map[string][]byte {
 	pack := rules.Default()
-	for name, text := range pack {
-		text = bytes.ReplaceAll(text, []byte("'2h')"), []byte(demoIdleWindow+")"))
-		pack[name] = bytes.ReplaceAll(text, []byte("for 2 hours"), []byte("for 12 minutes"))
-	}
+	const pods = "pod.yaml"
+	text := bytes.ReplaceAll(pack[pods], []byte("'2h')"), []byte(demoIdleWindow+")"))
+	pack[pods] = bytes.ReplaceAll(text, []byte("for 2 hours"), []byte("for 12 minutes"))
 	return pack
 }
 

@@ -18,6 +18,7 @@ import (
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
+	"github.com/tocsin-dev/tocsin/rules"
 	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 	"github.com/tocsin-dev/tocsin/services/collector"
 	"github.com/tocsin-dev/tocsin/services/notifier"
@@ -35,6 +36,9 @@ func TestTheExampleConfigurationIsValidAndSaysNothingNew(t *testing.T) {
 	}
 	if c.collector != plain.collector || c.runpod != plain.runpod || c.log != plain.log || c.notifier != plain.notifier {
 		t.Error("the example changes a default where it says it shows them")
+	}
+	if c.alerter.PackVersion != rules.Version {
+		t.Errorf("the example knows version %q of the pack, which is %s: whoever copies it would not be told of all rules", c.alerter.PackVersion, rules.Version)
 	}
 	if len(c.targets) != 3 {
 		t.Fatalf("%d target patterns, want the 3 of the example", len(c.targets))

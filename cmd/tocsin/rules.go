@@ -32,6 +32,9 @@ type rulesCommand struct {
 type ruleFiles struct {
 	Files  []string `arg:"" optional:"" help:"Files of rules, or patterns such as rules/*.yaml; - reads standard input. Without any: those of the configuration, or the default pack."`
 	Config string   `help:"Configuration file whose targets and rules count." type:"path" placeholder:"FILE"`
+
+	pack        bool   // the default pack was read
+	packVersion string // of the configuration
 }
 
 // read returns the content of the files by name, and the patterns of targets.
@@ -46,8 +49,9 @@ func (f *ruleFiles) read() (map[string][]byte, rulefile.TargetPatterns, error) {
 		if len(patterns) == 0 {
 			patterns = section.Rules
 		}
+		f.packVersion = section.PackVersion
 	}
-	if len(patterns) == 0 {
+	if f.pack = len(patterns) == 0; f.pack {
 		return rules.Default(), targets, nil
 	}
 	files := map[string][]byte{}
@@ -121,7 +125,19 @@ func (c *rulesCheckCommand) Run(t cli.Terminal) error {
 		fmt.Fprintf(t.Out, "; the costliest is %s at %d of %d", report.Costliest, report.Cost, report.MaxCost)
 	}
 	fmt.Fprintln(t.Out)
+	if c.pack {
+		c.tellVersion(t)
+	}
 	return nil
+}
+
+// tellVersion says which default pack was checked, and what of it is only observed.
+func (c *rulesCheckCommand) tellVersion(t cli.Terminal) {
+	line := "default pack, version " + rules.Version
+	if later, _ := rules.After(c.packVersion); len(later) > 0 { // its error was a mistake of the configuration
+		line += fmt.Sprintf("; those that came after %s are only observed: %s", c.packVersion, strings.Join(later, ", "))
+	}
+	fmt.Fprintln(t.Out, line)
 }
 
 // The colours of mistakes and warnings, as terminals name them.

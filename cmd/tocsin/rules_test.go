@@ -16,6 +16,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
+	"github.com/tocsin-dev/tocsin/rules"
 )
 
 // tocsin runs a command line and returns what it printed.
@@ -45,7 +46,13 @@ func TestRulesCheck(t *testing.T) {
 		fails bool
 		want  []string
 	}{
-		{"the default pack", nil, false, []string{" rules in 5 files: no mistakes, no warnings; the costliest is "}},
+		{"the default pack", nil, false, []string{" rules in 5 files: no mistakes, no warnings; the costliest is ", "default pack, version " + rules.Version + "\n"}},
+		{"a pack that was known before", []string{"--config", write(t, "older.yaml", "alerter: {pack_version: '1.0'}\n")}, false, []string{
+			"; those that came after 1.0 are only observed: HighLatency, LatencyUnusual, RetriesRising, SLOBurnFast",
+		}},
+		{"a pack that nobody knows", []string{"--config", write(t, "newer.yaml", "alerter: {pack_version: '7'}\n")}, true, []string{
+			`alerter.pack_version: "7" is no version of the default pack; expected one of 1.0, 1.1`,
+		}},
 		{"a good file", []string{good}, false, []string{"1 rule in 1 file: no mistakes, no warnings"}},
 		{"a wrong one", []string{good, wrong}, true, []string{
 			wrong + ":1:59: `jobs.in_que` is no field of an endpoint; did you mean `jobs.in_queue`?", "1 mistake in 2 files",

@@ -44,6 +44,9 @@ type Config struct {
 	// Rules are the rule files: paths, or patterns such as /etc/tocsin/*.yaml.
 	// Empty means the default pack.
 	Rules []string `yaml:"rules"`
+	// PackVersion is the version of the default pack whose rules people are told of:
+	// those that came later are only observed. Empty stands for this release's.
+	PackVersion string `yaml:"pack_version"`
 	// Mode is "observe" where nobody is to be told of alerts, whatever their rules
 	// say, and "normal" otherwise.
 	Mode string `yaml:"mode"`
@@ -113,6 +116,9 @@ func (c *Config) Validate() error {
 	if c.Mode != modeNormal && c.Mode != string(rulefile.ModeObserve) {
 		errs = append(errs, fmt.Errorf("mode: %q is no mode; expected %s or %s", c.Mode, modeNormal, rulefile.ModeObserve))
 	}
+	if _, err := rules.After(c.PackVersion); err != nil {
+		errs = append(errs, fmt.Errorf("pack_version: %w", err))
+	}
 	if c.SnapshotInterval < time.Second || c.SnapshotInterval > time.Hour {
 		errs = append(errs, fmt.Errorf("snapshot_interval: %v is not between 1s and 1h", c.SnapshotInterval))
 	}
@@ -127,6 +133,9 @@ func (c *Config) Validate() error {
 func (c *Config) Apply(o *Options) error {
 	token, tokenErr := secret.Resolve("alerter.token", c.Token, c.TokenFile)
 	notifierToken, notifierErr := secret.Resolve("alerter.notifier.token", c.Notifier.Token, c.Notifier.TokenFile)
+	if o.ObservedRules = nil; len(c.Rules) == 0 {
+		o.ObservedRules, _ = rules.After(c.PackVersion) // its error is Validate's
+	}
 	o.Rules, o.Observe = c.Rules, c.Mode == string(rulefile.ModeObserve)
 	o.Notifier = Notifier{Address: c.Notifier.Address, Token: notifierToken, Insecure: c.Notifier.Insecure}
 	o.GRPCAddress, o.HTTPAddress = c.GRPCAddress, c.HTTPAddress
@@ -220,6 +229,8 @@ type Options struct {
 	RuleFiles map[string][]byte
 	// Observe evaluates all rules and shows their alerts, and tells nobody.
 	Observe bool
+	// ObservedRules are the names of rules of which nobody is told.
+	ObservedRules []string
 	// Targets give targets labels and overrides by their names.
 	Targets []rulefile.TargetPattern
 	// GRPCAddress is where the QueryService is served.
@@ -333,10 +344,17 @@ func (o Options) compile() (*engine.Program, map[string][]byte, error) {
 // when they are read anew. Its error names every mistake at once.
 func (o Options) compileRules(files map[string][]byte) (*engine.Program, error) {
 	program, err := engine.CompileFiles(files, o.Targets)
-	if err != nil || !o.Observe {
+	if err != nil || !o.Observe && len(o.ObservedRules) == 0 {
 		return program, err
 	}
-	return engine.Compile(program.Set().WithMode(rulefile.ModeObserve))
+	set := program.Set()
+	if len(o.ObservedRules) > 0 {
+		set = set.WithObserved(o.ObservedRules)
+	}
+	if o.Observe {
+		set = set.WithMode(rulefile.ModeObserve)
+	}
+	return engine.Compile(set)
 }
 
 // ruleFiles reads the rule files.

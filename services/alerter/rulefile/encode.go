@@ -16,11 +16,12 @@ type encoded struct {
 	Files   map[string]string `json:"files"`
 	Targets []TargetPattern   `json:"targets,omitempty"`
 	Mode    Mode              `json:"mode,omitempty"`
+	Observe []string          `json:"observe,omitempty"`
 }
 
 // Encode returns the set's sources, from which Decode makes the same set.
 func (s *Set) Encode() []byte {
-	e := encoded{Format: encodingFormat, Files: make(map[string]string, len(s.Files)), Targets: s.Targets, Mode: s.Mode}
+	e := encoded{Format: encodingFormat, Files: make(map[string]string, len(s.Files)), Targets: s.Targets, Mode: s.Mode, Observe: s.Observe}
 	for name, content := range s.Files {
 		e.Files[name] = string(content)
 	}
@@ -44,6 +45,9 @@ func Decode(data []byte) (*Set, error) {
 	set, err := Parse(files, e.Targets)
 	if err != nil {
 		return nil, fmt.Errorf("decode rule set: %w", err)
+	}
+	if len(e.Observe) > 0 {
+		set = set.WithObserved(e.Observe)
 	}
 	switch e.Mode {
 	case ModeNormal:
@@ -80,8 +84,9 @@ func hash(s *Set) string {
 	canonical := struct {
 		Rules   []canonicalRule
 		Targets []TargetPattern
-		Mode    Mode `json:",omitempty"`
-	}{Targets: s.Targets, Mode: s.Mode}
+		Mode    Mode     `json:",omitempty"`
+		Observe []string `json:",omitempty"`
+	}{Targets: s.Targets, Mode: s.Mode, Observe: s.Observe}
 	for _, r := range s.Rules() {
 		canonical.Rules = append(canonical.Rules, canonicalRule{
 			Group: r.Group, Alert: r.Alert, On: r.On, Expr: r.Expr, Until: r.Until,

@@ -44,6 +44,17 @@ type Set struct {
 	Files map[string][]byte
 	// Mode is that of all rules if it is ModeObserve; else each has its own.
 	Mode Mode
+	// Observe are the names of rules that are only observed whatever they say, sorted.
+	Observe []string
+}
+
+// WithObserved returns the set with the rules of some names only observed, and the
+// hash of that.
+func (s *Set) WithObserved(names []string) *Set {
+	other := *s
+	other.Observe = slices.Sorted(slices.Values(names))
+	other.Hash = hash(&other)
+	return &other
 }
 
 // WithMode returns the set with a mode for all of its rules, and the hash of that.
@@ -55,7 +66,9 @@ func (s *Set) WithMode(mode Mode) *Set {
 }
 
 // Observed says that nobody is told of a rule's alerts.
-func (s *Set) Observed(r *Rule) bool { return s.Mode == ModeObserve || r.Mode == ModeObserve }
+func (s *Set) Observed(r *Rule) bool {
+	return s.Mode == ModeObserve || r.Mode == ModeObserve || slices.Contains(s.Observe, r.Alert)
+}
 
 // Rules lists the rules of all groups in order.
 func (s *Set) Rules() []Rule {

@@ -254,6 +254,13 @@ func TestDecodeGivesWhatWasEncoded(t *testing.T) {
 	if again, err = Decode(silent.Encode()); err != nil || again.Mode != ModeObserve || again.Hash != silent.Hash || again.Hash == s.Hash {
 		t.Errorf("observed: %v, mode %q, hash %s; want %s and not %s", err, again.Mode, again.Hash, silent.Hash, s.Hash)
 	}
+	some := s.WithObserved([]string{"B", s.Rules()[0].Alert})
+	if again, err = Decode(some.Encode()); err != nil || again.Hash != some.Hash || again.Hash == s.Hash || !again.Observed(&again.Rules()[0]) {
+		t.Errorf("partly observed: %v, %v, hash %s; want %s and not %s", err, again.Observe, again.Hash, some.Hash, s.Hash)
+	}
+	if both, err := Decode(some.WithMode(ModeObserve).Encode()); err != nil || both.Mode != ModeObserve || len(both.Observe) != 2 {
+		t.Errorf("both: %v, %+v", err, both)
+	}
 	if s.WithMode(ModeNormal).Hash != s.Hash {
 		t.Error("the normal mode has a hash of its own")
 	}
