@@ -22,10 +22,11 @@ import (
 
 // rulesCommand is what one does with rules before they run.
 type rulesCommand struct {
-	Check  rulesCheckCommand  `cmd:"" help:"Find the mistakes in files of rules, and what is allowed and hardly meant."`
-	Reload rulesReloadCommand `cmd:"" help:"Have a running alerter read its rule files anew and bring them into force."`
-	Test   rulesTestCommand   `cmd:"" help:"Play files of tests: what happens, and which alerts must come of it."`
-	Fields rulesFieldsCommand `cmd:"" help:"Print every field and function that expressions can name, with unit and meaning."`
+	Check    rulesCheckCommand    `cmd:"" help:"Find the mistakes in files of rules, and what is allowed and hardly meant."`
+	Reload   rulesReloadCommand   `cmd:"" help:"Have a running alerter read its rule files anew and bring them into force."`
+	Test     rulesTestCommand     `cmd:"" help:"Play files of tests: what happens, and which alerts must come of it."`
+	Backtest rulesBacktestCommand `cmd:"" help:"Play the recorded events through rules: what would have fired, and who would have been told."`
+	Fields   rulesFieldsCommand   `cmd:"" help:"Print every field and function that expressions can name, with unit and meaning."`
 }
 
 // ruleFiles names files of rules, for commands that read some.

@@ -40,6 +40,7 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/state"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/trial"
 )
 
 // Run runs the alerter until ctx ends, which is no error. It returns an error
@@ -159,7 +160,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, files map[
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
 		Store: store, View: view, Rules: library, End: reader.End, Log: log,
 	}))
-	rulev1.RegisterRuleServiceServer(server, &reload.Server{Reloader: reloader})
+	rulev1.RegisterRuleServiceServer(server, ruleService{&reload.Server{Reloader: reloader}, backtests(opts, eventLog, library)})
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -202,6 +203,24 @@ func reloading(opts Options, program *engine.Program, files map[string][]byte, l
 		},
 		Hangup: opts.Reload, Log: opts.Log, Registerer: opts.Registerer,
 	}, files, program), reconfigured
+}
+
+// ruleService is the RuleService, which has two parts.
+type ruleService struct {
+	*reload.Server
+	*trial.Handler
+}
+
+// backtests returns what serves backtests.
+func backtests(opts Options, log *eventlog.Log, library *ruleset.Library) *trial.Handler {
+	nats := opts.NATS
+	// Each has a connection of its own, whose metrics would be the live one's.
+	nats.Name, nats.Registerer = nats.Name+"-backtest", nil
+	return trial.New(trial.Options{
+		Connect: func(ctx context.Context) (*bus.Conn, error) { return bus.Connect(ctx, nats) },
+		LogID:   log.ID, Configured: library.Configured, Targets: opts.Targets, Speed: opts.Speed,
+		Log: opts.Log, Registerer: opts.Registerer,
+	})
 }
 
 // natsParts are what the alerter keeps in NATS, but for the leases.

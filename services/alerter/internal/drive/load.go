@@ -9,8 +9,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/tocsin-dev/tocsin/internal/bus"
-	"github.com/tocsin-dev/tocsin/internal/event"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
@@ -262,15 +260,6 @@ func positionOf(part *engine.Partition) *statev1.Position {
 		p.AppliedTime = timestamppb.New(part.Stamp())
 	}
 	return p
-}
-
-// message decodes a message. What cannot be decoded is an event that says nothing.
-func message(d bus.Delivery) engine.Message {
-	e, err := event.Unmarshal(d.Data)
-	if err != nil {
-		e = nil
-	}
-	return engine.Message{Seq: d.Seq, Time: d.Time, Event: e}
 }
 
 // step applies a message, and fetches the rule set that it needs. A rule set

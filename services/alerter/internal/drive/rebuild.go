@@ -12,6 +12,7 @@ import (
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	notifyv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/notify/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/eventlog"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/outbox"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/ruleset"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
@@ -87,7 +88,7 @@ func (d *Driver) replay(ctx context.Context, partition int) (*engine.Partition, 
 	part := engine.NewPartition(partition, d.EventLog.ID(), d.Speed)
 	part.Begin(program)
 	err = d.ReadPartition(ctx, partition, func(m bus.Delivery) error {
-		if _, err := d.step(ctx, part, message(m)); err != nil {
+		if _, err := d.step(ctx, part, eventlog.Message(m)); err != nil {
 			return err
 		}
 		if m.Seq >= end.Seq {

@@ -15,6 +15,7 @@ import (
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	statev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/state/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/eventlog"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/feed"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/outbox"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/snapshot"
@@ -230,7 +231,7 @@ func (s *session) applyOne(ctx context.Context, item feed.Item) error {
 			return err
 		}
 	}
-	result, err := s.d.step(ctx, s.part, message(item.Delivery))
+	result, err := s.d.step(ctx, s.part, eventlog.Message(item.Delivery))
 	if err != nil {
 		return fmt.Errorf("apply message %d: %w", item.Seq, err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tocsin-dev/tocsin/internal/bus"
 	"github.com/tocsin-dev/tocsin/internal/event"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/feed"
 )
 
@@ -88,4 +89,14 @@ func (r *Reader) End(ctx context.Context) (seq uint64, at time.Time, err error) 
 	}
 	last, _, err := r.conn.At(ctx, Stream, s.LastSeq)
 	return s.LastSeq, last.Time, err
+}
+
+// Message decodes a message for the fold. What cannot be decoded is an event that
+// says nothing.
+func Message(d bus.Delivery) engine.Message {
+	e, err := event.Unmarshal(d.Data)
+	if err != nil {
+		e = nil
+	}
+	return engine.Message{Seq: d.Seq, Time: d.Time, Event: e}
 }

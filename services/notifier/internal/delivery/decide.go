@@ -20,6 +20,9 @@ const (
 	reasonRepeated = "repeat interval elapsed"
 )
 
+// IsRepeat says of a message's reason that it tells nothing new.
+func IsRepeat(reason string) bool { return reason == reasonRepeated }
+
 // decide compares what the lane's receiver should know with what it was told,
 // and makes the message that closes the gap, if there is one. It must not be
 // called while an attempt is in flight.

@@ -9,8 +9,11 @@
 package rulev1
 
 import (
+	v1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -22,6 +25,72 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// BacktestOutcome is how a firing compares with those by the other rules, of the
+// rule with the same name on the same target.
+type BacktestOutcome int32
+
+const (
+	// Nothing is compared.
+	BacktestOutcome_BACKTEST_OUTCOME_UNSPECIFIED BacktestOutcome = 0
+	// It fires by both from the same to the same instant.
+	BacktestOutcome_BACKTEST_OUTCOME_SAME BacktestOutcome = 1
+	// It fires only by these rules.
+	BacktestOutcome_BACKTEST_OUTCOME_ONLY BacktestOutcome = 2
+	// It fires for longer by these rules.
+	BacktestOutcome_BACKTEST_OUTCOME_LONGER BacktestOutcome = 3
+	// It fires for less long by these rules.
+	BacktestOutcome_BACKTEST_OUTCOME_SHORTER BacktestOutcome = 4
+	// It fires for as long, at another time.
+	BacktestOutcome_BACKTEST_OUTCOME_MOVED BacktestOutcome = 5
+)
+
+// Enum value maps for BacktestOutcome.
+var (
+	BacktestOutcome_name = map[int32]string{
+		0: "BACKTEST_OUTCOME_UNSPECIFIED",
+		1: "BACKTEST_OUTCOME_SAME",
+		2: "BACKTEST_OUTCOME_ONLY",
+		3: "BACKTEST_OUTCOME_LONGER",
+		4: "BACKTEST_OUTCOME_SHORTER",
+		5: "BACKTEST_OUTCOME_MOVED",
+	}
+	BacktestOutcome_value = map[string]int32{
+		"BACKTEST_OUTCOME_UNSPECIFIED": 0,
+		"BACKTEST_OUTCOME_SAME":        1,
+		"BACKTEST_OUTCOME_ONLY":        2,
+		"BACKTEST_OUTCOME_LONGER":      3,
+		"BACKTEST_OUTCOME_SHORTER":     4,
+		"BACKTEST_OUTCOME_MOVED":       5,
+	}
+)
+
+func (x BacktestOutcome) Enum() *BacktestOutcome {
+	p := new(BacktestOutcome)
+	*p = x
+	return p
+}
+
+func (x BacktestOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BacktestOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_tocsin_rule_v1_rule_proto_enumTypes[0].Descriptor()
+}
+
+func (BacktestOutcome) Type() protoreflect.EnumType {
+	return &file_tocsin_rule_v1_rule_proto_enumTypes[0]
+}
+
+func (x BacktestOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BacktestOutcome.Descriptor instead.
+func (BacktestOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{0}
+}
 
 // ReloadRequest asks for the files that are configured.
 type ReloadRequest struct {
@@ -125,18 +194,965 @@ func (x *ReloadResponse) GetRules() int32 {
 	return 0
 }
 
+// RuleFile is a file of rules.
+type RuleFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, which stands before each mistake in it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its content, YAML.
+	Text          []byte `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleFile) Reset() {
+	*x = RuleFile{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleFile) ProtoMessage() {}
+
+func (x *RuleFile) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleFile.ProtoReflect.Descriptor instead.
+func (*RuleFile) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RuleFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RuleFile) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+// TargetPattern gives targets labels and overrides by their names, as in the
+// section `targets` of a configuration.
+type TargetPattern struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A regular expression; its named groups become labels.
+	Match string `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
+	// "endpoint" or "pod"; empty means both.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Given to each match.
+	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Numbers that rules read with threshold(name, default).
+	Overrides     map[string]float64 `protobuf:"bytes,4,rep,name=overrides,proto3" json:"overrides,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetPattern) Reset() {
+	*x = TargetPattern{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetPattern) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetPattern) ProtoMessage() {}
+
+func (x *TargetPattern) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetPattern.ProtoReflect.Descriptor instead.
+func (*TargetPattern) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TargetPattern) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *TargetPattern) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *TargetPattern) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *TargetPattern) GetOverrides() map[string]float64 {
+	if x != nil {
+		return x.Overrides
+	}
+	return nil
+}
+
+// BacktestRequest says which rules to try on what.
+type BacktestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rules. Empty means those that the replica is configured with. These and
+	// `against` have at most 1 MiB together.
+	Files []*RuleFile `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	// Rules to compare with, such as the files before a change. Empty compares with
+	// nothing.
+	Against []*RuleFile `protobuf:"bytes,2,rep,name=against,proto3" json:"against,omitempty"`
+	// Empty means those that the replica is configured with.
+	Targets []*TargetPattern `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	// How far back from the newest event firings count. What is recorded before is
+	// played too, so that windows and waits are as they were. Absent or zero means
+	// all that is recorded.
+	Since         *durationpb.Duration `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestRequest) Reset() {
+	*x = BacktestRequest{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestRequest) ProtoMessage() {}
+
+func (x *BacktestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestRequest.ProtoReflect.Descriptor instead.
+func (*BacktestRequest) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BacktestRequest) GetFiles() []*RuleFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetAgainst() []*RuleFile {
+	if x != nil {
+		return x.Against
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetTargets() []*TargetPattern {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetSince() *durationpb.Duration {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// BacktestResponse is one part of what a backtest tells.
+type BacktestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The part.
+	//
+	// Types that are valid to be assigned to Part:
+	//
+	//	*BacktestResponse_Progress
+	//	*BacktestResponse_Firing
+	//	*BacktestResponse_Summary
+	Part          isBacktestResponse_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestResponse) Reset() {
+	*x = BacktestResponse{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestResponse) ProtoMessage() {}
+
+func (x *BacktestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestResponse.ProtoReflect.Descriptor instead.
+func (*BacktestResponse) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BacktestResponse) GetPart() isBacktestResponse_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetProgress() *BacktestProgress {
+	if x != nil {
+		if x, ok := x.Part.(*BacktestResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetFiring() *BacktestFiring {
+	if x != nil {
+		if x, ok := x.Part.(*BacktestResponse_Firing); ok {
+			return x.Firing
+		}
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetSummary() *BacktestSummary {
+	if x != nil {
+		if x, ok := x.Part.(*BacktestResponse_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isBacktestResponse_Part interface {
+	isBacktestResponse_Part()
+}
+
+type BacktestResponse_Progress struct {
+	// How far it is: about twice a second.
+	Progress *BacktestProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type BacktestResponse_Firing struct {
+	// A firing.
+	Firing *BacktestFiring `protobuf:"bytes,2,opt,name=firing,proto3,oneof"`
+}
+
+type BacktestResponse_Summary struct {
+	// The last message.
+	Summary *BacktestSummary `protobuf:"bytes,3,opt,name=summary,proto3,oneof"`
+}
+
+func (*BacktestResponse_Progress) isBacktestResponse_Part() {}
+
+func (*BacktestResponse_Firing) isBacktestResponse_Part() {}
+
+func (*BacktestResponse_Summary) isBacktestResponse_Part() {}
+
+// BacktestProgress is how far a backtest is.
+type BacktestProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages of the log that were read.
+	Read uint64 `protobuf:"varint,1,opt,name=read,proto3" json:"read,omitempty"`
+	// Messages to read in all.
+	Total uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// Timestamp of the last one read.
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestProgress) Reset() {
+	*x = BacktestProgress{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestProgress) ProtoMessage() {}
+
+func (x *BacktestProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestProgress.ProtoReflect.Descriptor instead.
+func (*BacktestProgress) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BacktestProgress) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *BacktestProgress) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *BacktestProgress) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// BacktestFiring is an alert that would have fired.
+type BacktestFiring struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The alert when it was over, or at the end. Without its evidence, and of its
+	// annotations the summary only. It is resolved, or fires still.
+	Alert *v1.Alert `protobuf:"bytes,1,opt,name=alert,proto3" json:"alert,omitempty"`
+	// The worst of the value that its condition compares, as far as it is known: the
+	// least where the condition asks for less than something, else the greatest.
+	// Absent where nothing is compared.
+	Worst *v1.Value `protobuf:"bytes,2,opt,name=worst,proto3" json:"worst,omitempty"`
+	// It began to fire before the time that was asked for.
+	BeganBefore bool `protobuf:"varint,3,opt,name=began_before,json=beganBefore,proto3" json:"began_before,omitempty"`
+	// It is one of the rules to compare with.
+	Old bool `protobuf:"varint,4,opt,name=old,proto3" json:"old,omitempty"`
+	// How it compares. Unspecified where nothing is compared.
+	Outcome       BacktestOutcome `protobuf:"varint,5,opt,name=outcome,proto3,enum=tocsin.rule.v1.BacktestOutcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestFiring) Reset() {
+	*x = BacktestFiring{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestFiring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestFiring) ProtoMessage() {}
+
+func (x *BacktestFiring) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestFiring.ProtoReflect.Descriptor instead.
+func (*BacktestFiring) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BacktestFiring) GetAlert() *v1.Alert {
+	if x != nil {
+		return x.Alert
+	}
+	return nil
+}
+
+func (x *BacktestFiring) GetWorst() *v1.Value {
+	if x != nil {
+		return x.Worst
+	}
+	return nil
+}
+
+func (x *BacktestFiring) GetBeganBefore() bool {
+	if x != nil {
+		return x.BeganBefore
+	}
+	return false
+}
+
+func (x *BacktestFiring) GetOld() bool {
+	if x != nil {
+		return x.Old
+	}
+	return false
+}
+
+func (x *BacktestFiring) GetOutcome() BacktestOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return BacktestOutcome_BACKTEST_OUTCOME_UNSPECIFIED
+}
+
+// BacktestRule is what would have come of one rule.
+type BacktestRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule's group.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// The rule's name.
+	Rule string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	// How often it fired within the time asked for, on all targets together.
+	Firings uint64 `protobuf:"varint,3,opt,name=firings,proto3" json:"firings,omitempty"`
+	// How many of these fire still at the end.
+	StillFiring uint64 `protobuf:"varint,4,opt,name=still_firing,json=stillFiring,proto3" json:"still_firing,omitempty"`
+	// For how long it fired, the times of all targets added.
+	Firing *durationpb.Duration `protobuf:"bytes,5,opt,name=firing,proto3" json:"firing,omitempty"`
+	// The shortest firing that began and ended within the time. Absent without one.
+	Shortest *durationpb.Duration `protobuf:"bytes,6,opt,name=shortest,proto3" json:"shortest,omitempty"`
+	// How often it fired again within 10 minutes of its end on the same target.
+	Flaps uint64 `protobuf:"varint,7,opt,name=flaps,proto3" json:"flaps,omitempty"`
+	// It is one of the rules to compare with.
+	Old           bool `protobuf:"varint,8,opt,name=old,proto3" json:"old,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestRule) Reset() {
+	*x = BacktestRule{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestRule) ProtoMessage() {}
+
+func (x *BacktestRule) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestRule.ProtoReflect.Descriptor instead.
+func (*BacktestRule) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BacktestRule) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *BacktestRule) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *BacktestRule) GetFirings() uint64 {
+	if x != nil {
+		return x.Firings
+	}
+	return 0
+}
+
+func (x *BacktestRule) GetStillFiring() uint64 {
+	if x != nil {
+		return x.StillFiring
+	}
+	return 0
+}
+
+func (x *BacktestRule) GetFiring() *durationpb.Duration {
+	if x != nil {
+		return x.Firing
+	}
+	return nil
+}
+
+func (x *BacktestRule) GetShortest() *durationpb.Duration {
+	if x != nil {
+		return x.Shortest
+	}
+	return nil
+}
+
+func (x *BacktestRule) GetFlaps() uint64 {
+	if x != nil {
+		return x.Flaps
+	}
+	return 0
+}
+
+func (x *BacktestRule) GetOld() bool {
+	if x != nil {
+		return x.Old
+	}
+	return false
+}
+
+// BacktestComparison is how the firings of the rules of one name differ.
+type BacktestComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule's name.
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Firings by the new rules only.
+	OnlyNew uint64 `protobuf:"varint,2,opt,name=only_new,json=onlyNew,proto3" json:"only_new,omitempty"`
+	// Firings by the old rules only.
+	OnlyOld uint64 `protobuf:"varint,3,opt,name=only_old,json=onlyOld,proto3" json:"only_old,omitempty"`
+	// Firings that last longer by the new rules.
+	Longer uint64 `protobuf:"varint,4,opt,name=longer,proto3" json:"longer,omitempty"`
+	// Firings that last less long by the new rules.
+	Shorter uint64 `protobuf:"varint,5,opt,name=shorter,proto3" json:"shorter,omitempty"`
+	// Firings that last as long, at another time.
+	Moved uint64 `protobuf:"varint,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	// Firings that are the same.
+	Same          uint64 `protobuf:"varint,7,opt,name=same,proto3" json:"same,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestComparison) Reset() {
+	*x = BacktestComparison{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestComparison) ProtoMessage() {}
+
+func (x *BacktestComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestComparison.ProtoReflect.Descriptor instead.
+func (*BacktestComparison) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BacktestComparison) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *BacktestComparison) GetOnlyNew() uint64 {
+	if x != nil {
+		return x.OnlyNew
+	}
+	return 0
+}
+
+func (x *BacktestComparison) GetOnlyOld() uint64 {
+	if x != nil {
+		return x.OnlyOld
+	}
+	return 0
+}
+
+func (x *BacktestComparison) GetLonger() uint64 {
+	if x != nil {
+		return x.Longer
+	}
+	return 0
+}
+
+func (x *BacktestComparison) GetShorter() uint64 {
+	if x != nil {
+		return x.Shorter
+	}
+	return 0
+}
+
+func (x *BacktestComparison) GetMoved() uint64 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *BacktestComparison) GetSame() uint64 {
+	if x != nil {
+		return x.Same
+	}
+	return 0
+}
+
+// BacktestProblem is something that went wrong and was skipped, as the alerter
+// would skip it.
+type BacktestProblem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What kind of thing, e.g. "undecodable_event" or "rule_failed".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The rule, as group and name, if it is about one.
+	Rule string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The first of them, in words.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// How often.
+	Count         uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestProblem) Reset() {
+	*x = BacktestProblem{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestProblem) ProtoMessage() {}
+
+func (x *BacktestProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestProblem.ProtoReflect.Descriptor instead.
+func (*BacktestProblem) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BacktestProblem) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BacktestProblem) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *BacktestProblem) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *BacktestProblem) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// BacktestSummary is the end of a backtest.
+type BacktestSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The beginning of the time in which firings count: as asked for, or that of the
+	// oldest event if that is later.
+	From *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The newest event.
+	To *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// The oldest event, from which on events were played.
+	Oldest *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	// Events that were played.
+	Events uint64 `protobuf:"varint,4,opt,name=events,proto3" json:"events,omitempty"`
+	// Messages that were gone from the middle of the log: what they told is missing.
+	Gone uint64 `protobuf:"varint,5,opt,name=gone,proto3" json:"gone,omitempty"`
+	// What went wrong and was skipped, by kind and rule, at most 50.
+	Problems []*BacktestProblem `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Targets that were seen.
+	Targets uint64 `protobuf:"varint,7,opt,name=targets,proto3" json:"targets,omitempty"`
+	// The rules in the order of their files, those to compare with last.
+	Rules []*BacktestRule `protobuf:"bytes,8,rep,name=rules,proto3" json:"rules,omitempty"`
+	// The rules whose firings differ, by name. Empty where nothing is compared.
+	Comparisons []*BacktestComparison `protobuf:"bytes,9,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	// Firings that are counted above and not told one by one: the latest of more than
+	// 10,000 by the same rules.
+	FiringsLeftOut uint64 `protobuf:"varint,10,opt,name=firings_left_out,json=firingsLeftOut,proto3" json:"firings_left_out,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BacktestSummary) Reset() {
+	*x = BacktestSummary{}
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestSummary) ProtoMessage() {}
+
+func (x *BacktestSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_rule_v1_rule_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestSummary.ProtoReflect.Descriptor instead.
+func (*BacktestSummary) Descriptor() ([]byte, []int) {
+	return file_tocsin_rule_v1_rule_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BacktestSummary) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *BacktestSummary) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *BacktestSummary) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *BacktestSummary) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *BacktestSummary) GetGone() uint64 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
+func (x *BacktestSummary) GetProblems() []*BacktestProblem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *BacktestSummary) GetTargets() uint64 {
+	if x != nil {
+		return x.Targets
+	}
+	return 0
+}
+
+func (x *BacktestSummary) GetRules() []*BacktestRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *BacktestSummary) GetComparisons() []*BacktestComparison {
+	if x != nil {
+		return x.Comparisons
+	}
+	return nil
+}
+
+func (x *BacktestSummary) GetFiringsLeftOut() uint64 {
+	if x != nil {
+		return x.FiringsLeftOut
+	}
+	return 0
+}
+
 var File_tocsin_rule_v1_rule_proto protoreflect.FileDescriptor
 
 const file_tocsin_rule_v1_rule_proto_rawDesc = "" +
 	"\n" +
-	"\x19tocsin/rule/v1/rule.proto\x12\x0etocsin.rule.v1\"\x0f\n" +
+	"\x19tocsin/rule/v1/rule.proto\x12\x0etocsin.rule.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/alert/v1/alert.proto\"\x0f\n" +
 	"\rReloadRequest\"d\n" +
 	"\x0eReloadResponse\x12\"\n" +
 	"\rrule_set_hash\x18\x01 \x01(\tR\vruleSetHash\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\bR\achanged\x12\x14\n" +
-	"\x05rules\x18\x03 \x01(\x05R\x05rules2V\n" +
+	"\x05rules\x18\x03 \x01(\x05R\x05rules\"2\n" +
+	"\bRuleFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"\xc1\x02\n" +
+	"\rTargetPattern\x12\x14\n" +
+	"\x05match\x18\x01 \x01(\tR\x05match\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12A\n" +
+	"\x06labels\x18\x03 \x03(\v2).tocsin.rule.v1.TargetPattern.LabelsEntryR\x06labels\x12J\n" +
+	"\toverrides\x18\x04 \x03(\v2,.tocsin.rule.v1.TargetPattern.OverridesEntryR\toverrides\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eOverridesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xdf\x01\n" +
+	"\x0fBacktestRequest\x12.\n" +
+	"\x05files\x18\x01 \x03(\v2\x18.tocsin.rule.v1.RuleFileR\x05files\x122\n" +
+	"\aagainst\x18\x02 \x03(\v2\x18.tocsin.rule.v1.RuleFileR\aagainst\x127\n" +
+	"\atargets\x18\x03 \x03(\v2\x1d.tocsin.rule.v1.TargetPatternR\atargets\x12/\n" +
+	"\x05since\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05since\"\xd1\x01\n" +
+	"\x10BacktestResponse\x12>\n" +
+	"\bprogress\x18\x01 \x01(\v2 .tocsin.rule.v1.BacktestProgressH\x00R\bprogress\x128\n" +
+	"\x06firing\x18\x02 \x01(\v2\x1e.tocsin.rule.v1.BacktestFiringH\x00R\x06firing\x12;\n" +
+	"\asummary\x18\x03 \x01(\v2\x1f.tocsin.rule.v1.BacktestSummaryH\x00R\asummaryB\x06\n" +
+	"\x04part\"h\n" +
+	"\x10BacktestProgress\x12\x12\n" +
+	"\x04read\x18\x01 \x01(\x04R\x04read\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xdc\x01\n" +
+	"\x0eBacktestFiring\x12,\n" +
+	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12,\n" +
+	"\x05worst\x18\x02 \x01(\v2\x16.tocsin.alert.v1.ValueR\x05worst\x12!\n" +
+	"\fbegan_before\x18\x03 \x01(\bR\vbeganBefore\x12\x10\n" +
+	"\x03old\x18\x04 \x01(\bR\x03old\x129\n" +
+	"\aoutcome\x18\x05 \x01(\x0e2\x1f.tocsin.rule.v1.BacktestOutcomeR\aoutcome\"\x87\x02\n" +
+	"\fBacktestRule\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x18\n" +
+	"\afirings\x18\x03 \x01(\x04R\afirings\x12!\n" +
+	"\fstill_firing\x18\x04 \x01(\x04R\vstillFiring\x121\n" +
+	"\x06firing\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06firing\x125\n" +
+	"\bshortest\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bshortest\x12\x14\n" +
+	"\x05flaps\x18\a \x01(\x04R\x05flaps\x12\x10\n" +
+	"\x03old\x18\b \x01(\bR\x03old\"\xba\x01\n" +
+	"\x12BacktestComparison\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x19\n" +
+	"\bonly_new\x18\x02 \x01(\x04R\aonlyNew\x12\x19\n" +
+	"\bonly_old\x18\x03 \x01(\x04R\aonlyOld\x12\x16\n" +
+	"\x06longer\x18\x04 \x01(\x04R\x06longer\x12\x18\n" +
+	"\ashorter\x18\x05 \x01(\x04R\ashorter\x12\x14\n" +
+	"\x05moved\x18\x06 \x01(\x04R\x05moved\x12\x12\n" +
+	"\x04same\x18\a \x01(\x04R\x04same\"g\n" +
+	"\x0fBacktestProblem\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\"\xc8\x03\n" +
+	"\x0fBacktestSummary\x12.\n" +
+	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x122\n" +
+	"\x06oldest\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12\x16\n" +
+	"\x06events\x18\x04 \x01(\x04R\x06events\x12\x12\n" +
+	"\x04gone\x18\x05 \x01(\x04R\x04gone\x12;\n" +
+	"\bproblems\x18\x06 \x03(\v2\x1f.tocsin.rule.v1.BacktestProblemR\bproblems\x12\x18\n" +
+	"\atargets\x18\a \x01(\x04R\atargets\x122\n" +
+	"\x05rules\x18\b \x03(\v2\x1c.tocsin.rule.v1.BacktestRuleR\x05rules\x12D\n" +
+	"\vcomparisons\x18\t \x03(\v2\".tocsin.rule.v1.BacktestComparisonR\vcomparisons\x12(\n" +
+	"\x10firings_left_out\x18\n" +
+	" \x01(\x04R\x0efiringsLeftOut*\xc0\x01\n" +
+	"\x0fBacktestOutcome\x12 \n" +
+	"\x1cBACKTEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15BACKTEST_OUTCOME_SAME\x10\x01\x12\x19\n" +
+	"\x15BACKTEST_OUTCOME_ONLY\x10\x02\x12\x1b\n" +
+	"\x17BACKTEST_OUTCOME_LONGER\x10\x03\x12\x1c\n" +
+	"\x18BACKTEST_OUTCOME_SHORTER\x10\x04\x12\x1a\n" +
+	"\x16BACKTEST_OUTCOME_MOVED\x10\x052\xa7\x01\n" +
 	"\vRuleService\x12G\n" +
-	"\x06Reload\x12\x1d.tocsin.rule.v1.ReloadRequest\x1a\x1e.tocsin.rule.v1.ReloadResponseB\xb7\x01\n" +
+	"\x06Reload\x12\x1d.tocsin.rule.v1.ReloadRequest\x1a\x1e.tocsin.rule.v1.ReloadResponse\x12O\n" +
+	"\bBacktest\x12\x1f.tocsin.rule.v1.BacktestRequest\x1a .tocsin.rule.v1.BacktestResponse0\x01B\xb7\x01\n" +
 	"\x12com.tocsin.rule.v1B\tRuleProtoP\x01Z<github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1;rulev1\xa2\x02\x03TRX\xaa\x02\x0eTocsin.Rule.V1\xca\x02\x0eTocsin\\Rule\\V1\xe2\x02\x1aTocsin\\Rule\\V1\\GPBMetadata\xea\x02\x10Tocsin::Rule::V1b\x06proto3"
 
 var (
@@ -151,19 +1167,60 @@ func file_tocsin_rule_v1_rule_proto_rawDescGZIP() []byte {
 	return file_tocsin_rule_v1_rule_proto_rawDescData
 }
 
-var file_tocsin_rule_v1_rule_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_tocsin_rule_v1_rule_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tocsin_rule_v1_rule_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_tocsin_rule_v1_rule_proto_goTypes = []any{
-	(*ReloadRequest)(nil),  // 0: tocsin.rule.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 1: tocsin.rule.v1.ReloadResponse
+	(BacktestOutcome)(0),          // 0: tocsin.rule.v1.BacktestOutcome
+	(*ReloadRequest)(nil),         // 1: tocsin.rule.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 2: tocsin.rule.v1.ReloadResponse
+	(*RuleFile)(nil),              // 3: tocsin.rule.v1.RuleFile
+	(*TargetPattern)(nil),         // 4: tocsin.rule.v1.TargetPattern
+	(*BacktestRequest)(nil),       // 5: tocsin.rule.v1.BacktestRequest
+	(*BacktestResponse)(nil),      // 6: tocsin.rule.v1.BacktestResponse
+	(*BacktestProgress)(nil),      // 7: tocsin.rule.v1.BacktestProgress
+	(*BacktestFiring)(nil),        // 8: tocsin.rule.v1.BacktestFiring
+	(*BacktestRule)(nil),          // 9: tocsin.rule.v1.BacktestRule
+	(*BacktestComparison)(nil),    // 10: tocsin.rule.v1.BacktestComparison
+	(*BacktestProblem)(nil),       // 11: tocsin.rule.v1.BacktestProblem
+	(*BacktestSummary)(nil),       // 12: tocsin.rule.v1.BacktestSummary
+	nil,                           // 13: tocsin.rule.v1.TargetPattern.LabelsEntry
+	nil,                           // 14: tocsin.rule.v1.TargetPattern.OverridesEntry
+	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*v1.Alert)(nil),              // 17: tocsin.alert.v1.Alert
+	(*v1.Value)(nil),              // 18: tocsin.alert.v1.Value
 }
 var file_tocsin_rule_v1_rule_proto_depIdxs = []int32{
-	0, // 0: tocsin.rule.v1.RuleService.Reload:input_type -> tocsin.rule.v1.ReloadRequest
-	1, // 1: tocsin.rule.v1.RuleService.Reload:output_type -> tocsin.rule.v1.ReloadResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	13, // 0: tocsin.rule.v1.TargetPattern.labels:type_name -> tocsin.rule.v1.TargetPattern.LabelsEntry
+	14, // 1: tocsin.rule.v1.TargetPattern.overrides:type_name -> tocsin.rule.v1.TargetPattern.OverridesEntry
+	3,  // 2: tocsin.rule.v1.BacktestRequest.files:type_name -> tocsin.rule.v1.RuleFile
+	3,  // 3: tocsin.rule.v1.BacktestRequest.against:type_name -> tocsin.rule.v1.RuleFile
+	4,  // 4: tocsin.rule.v1.BacktestRequest.targets:type_name -> tocsin.rule.v1.TargetPattern
+	15, // 5: tocsin.rule.v1.BacktestRequest.since:type_name -> google.protobuf.Duration
+	7,  // 6: tocsin.rule.v1.BacktestResponse.progress:type_name -> tocsin.rule.v1.BacktestProgress
+	8,  // 7: tocsin.rule.v1.BacktestResponse.firing:type_name -> tocsin.rule.v1.BacktestFiring
+	12, // 8: tocsin.rule.v1.BacktestResponse.summary:type_name -> tocsin.rule.v1.BacktestSummary
+	16, // 9: tocsin.rule.v1.BacktestProgress.at:type_name -> google.protobuf.Timestamp
+	17, // 10: tocsin.rule.v1.BacktestFiring.alert:type_name -> tocsin.alert.v1.Alert
+	18, // 11: tocsin.rule.v1.BacktestFiring.worst:type_name -> tocsin.alert.v1.Value
+	0,  // 12: tocsin.rule.v1.BacktestFiring.outcome:type_name -> tocsin.rule.v1.BacktestOutcome
+	15, // 13: tocsin.rule.v1.BacktestRule.firing:type_name -> google.protobuf.Duration
+	15, // 14: tocsin.rule.v1.BacktestRule.shortest:type_name -> google.protobuf.Duration
+	16, // 15: tocsin.rule.v1.BacktestSummary.from:type_name -> google.protobuf.Timestamp
+	16, // 16: tocsin.rule.v1.BacktestSummary.to:type_name -> google.protobuf.Timestamp
+	16, // 17: tocsin.rule.v1.BacktestSummary.oldest:type_name -> google.protobuf.Timestamp
+	11, // 18: tocsin.rule.v1.BacktestSummary.problems:type_name -> tocsin.rule.v1.BacktestProblem
+	9,  // 19: tocsin.rule.v1.BacktestSummary.rules:type_name -> tocsin.rule.v1.BacktestRule
+	10, // 20: tocsin.rule.v1.BacktestSummary.comparisons:type_name -> tocsin.rule.v1.BacktestComparison
+	1,  // 21: tocsin.rule.v1.RuleService.Reload:input_type -> tocsin.rule.v1.ReloadRequest
+	5,  // 22: tocsin.rule.v1.RuleService.Backtest:input_type -> tocsin.rule.v1.BacktestRequest
+	2,  // 23: tocsin.rule.v1.RuleService.Reload:output_type -> tocsin.rule.v1.ReloadResponse
+	6,  // 24: tocsin.rule.v1.RuleService.Backtest:output_type -> tocsin.rule.v1.BacktestResponse
+	23, // [23:25] is the sub-list for method output_type
+	21, // [21:23] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_rule_v1_rule_proto_init() }
@@ -171,18 +1228,24 @@ func file_tocsin_rule_v1_rule_proto_init() {
 	if File_tocsin_rule_v1_rule_proto != nil {
 		return
 	}
+	file_tocsin_rule_v1_rule_proto_msgTypes[5].OneofWrappers = []any{
+		(*BacktestResponse_Progress)(nil),
+		(*BacktestResponse_Firing)(nil),
+		(*BacktestResponse_Summary)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_rule_v1_rule_proto_rawDesc), len(file_tocsin_rule_v1_rule_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_tocsin_rule_v1_rule_proto_goTypes,
 		DependencyIndexes: file_tocsin_rule_v1_rule_proto_depIdxs,
+		EnumInfos:         file_tocsin_rule_v1_rule_proto_enumTypes,
 		MessageInfos:      file_tocsin_rule_v1_rule_proto_msgTypes,
 	}.Build()
 	File_tocsin_rule_v1_rule_proto = out.File

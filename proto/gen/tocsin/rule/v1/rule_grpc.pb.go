@@ -21,20 +21,29 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RuleService_Reload_FullMethodName = "/tocsin.rule.v1.RuleService/Reload"
+	RuleService_Reload_FullMethodName   = "/tocsin.rule.v1.RuleService/Reload"
+	RuleService_Backtest_FullMethodName = "/tocsin.rule.v1.RuleService/Backtest"
 )
 
 // RuleServiceClient is the client API for RuleService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// RuleService changes which rules are in force.
+// RuleService changes which rules are in force, and tries rules on what was
+// recorded.
 type RuleServiceClient interface {
 	// Reload reads the replica's rule files anew and brings them into force in all
 	// replicas, at the same point of the log. Rules that did not change keep their
 	// alerts. INVALID_ARGUMENT, with every mistake in the message, when the files are
 	// wrong: the rules in force stay as they are.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
+	// Backtest plays the recorded events through rules and tells what would have
+	// fired: progress while it reads, then the firings by their starts, those of the
+	// old rules last, and one summary. It changes nothing. INVALID_ARGUMENT, with every
+	// mistake in the message, when the rules are wrong; RESOURCE_EXHAUSTED while
+	// another one runs in this replica, or when there are too many rules or targets;
+	// NOT_FOUND when nothing is recorded.
+	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BacktestResponse], error)
 }
 
 type ruleServiceClient struct {
@@ -55,17 +64,44 @@ func (c *ruleServiceClient) Reload(ctx context.Context, in *ReloadRequest, opts 
 	return out, nil
 }
 
+func (c *ruleServiceClient) Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BacktestResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RuleService_ServiceDesc.Streams[0], RuleService_Backtest_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BacktestRequest, BacktestResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RuleService_BacktestClient = grpc.ServerStreamingClient[BacktestResponse]
+
 // RuleServiceServer is the server API for RuleService service.
 // All implementations must embed UnimplementedRuleServiceServer
 // for forward compatibility.
 //
-// RuleService changes which rules are in force.
+// RuleService changes which rules are in force, and tries rules on what was
+// recorded.
 type RuleServiceServer interface {
 	// Reload reads the replica's rule files anew and brings them into force in all
 	// replicas, at the same point of the log. Rules that did not change keep their
 	// alerts. INVALID_ARGUMENT, with every mistake in the message, when the files are
 	// wrong: the rules in force stay as they are.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
+	// Backtest plays the recorded events through rules and tells what would have
+	// fired: progress while it reads, then the firings by their starts, those of the
+	// old rules last, and one summary. It changes nothing. INVALID_ARGUMENT, with every
+	// mistake in the message, when the rules are wrong; RESOURCE_EXHAUSTED while
+	// another one runs in this replica, or when there are too many rules or targets;
+	// NOT_FOUND when nothing is recorded.
+	Backtest(*BacktestRequest, grpc.ServerStreamingServer[BacktestResponse]) error
 	mustEmbedUnimplementedRuleServiceServer()
 }
 
@@ -78,6 +114,9 @@ type UnimplementedRuleServiceServer struct{}
 
 func (UnimplementedRuleServiceServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedRuleServiceServer) Backtest(*BacktestRequest, grpc.ServerStreamingServer[BacktestResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backtest not implemented")
 }
 func (UnimplementedRuleServiceServer) mustEmbedUnimplementedRuleServiceServer() {}
 func (UnimplementedRuleServiceServer) testEmbeddedByValue()                     {}
@@ -118,6 +157,17 @@ func _RuleService_Reload_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RuleService_Backtest_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BacktestRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RuleServiceServer).Backtest(m, &grpc.GenericServerStream[BacktestRequest, BacktestResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RuleService_BacktestServer = grpc.ServerStreamingServer[BacktestResponse]
+
 // RuleService_ServiceDesc is the grpc.ServiceDesc for RuleService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -130,6 +180,12 @@ var RuleService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _RuleService_Reload_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backtest",
+			Handler:       _RuleService_Backtest_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "tocsin/rule/v1/rule.proto",
 }

@@ -1,0 +1,181 @@
+// Package firing makes firings out of the changes of alerts that the fold tells:
+// each with its start, its end and its worst value, and for each rule how often
+// and for how long it fired. Rules that only observe count like others: what they
+// would do is what one asks.
+package firing
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
+)
+
+// flapWithin is how soon after its end an alert that fires again flaps: a person
+// who was told that it is over has hardly turned away.
+const flapWithin = 10 * time.Minute
+
+// Rule names a rule as people do: rules of one group and name are told as one,
+// whatever their labels.
+type Rule struct{ Group, Name string }
+
+// Tally is what came of one rule.
+type Tally struct {
+	// Firings is how many there were within the time that counts, and Still how many
+	// of them had no end.
+	Firings, Still uint64
+	// Total is for how long it fired within that time, all alerts added.
+	Total time.Duration
+	// Shortest is the shortest one that began and ended within that time, 0 without.
+	Shortest time.Duration
+	// Flaps is how often an alert fired again within 10 minutes of its end.
+	Flaps uint64
+}
+
+// add adds another tally of the same rule.
+func (t *Tally) add(o *Tally) {
+	t.Firings, t.Still, t.Flaps, t.Total = t.Firings+o.Firings, t.Still+o.Still, t.Flaps+o.Flaps, t.Total+o.Total
+	t.shorter(o.Shortest)
+}
+
+// shorter takes in the length of a firing; 0 is none.
+func (t *Tally) shorter(d time.Duration) {
+	if d > 0 && (t.Shortest == 0 || d < t.Shortest) {
+		t.Shortest = d
+	}
+}
+
+// Sum adds what came of the same rules in several books.
+func Sum(books []*Book) map[Rule]*Tally {
+	sum := map[Rule]*Tally{}
+	for _, b := range books {
+		for rule, t := range b.tallies {
+			if sum[rule] == nil {
+				sum[rule] = &Tally{}
+			}
+			sum[rule].add(t)
+		}
+	}
+	return sum
+}
+
+// Book follows the alerts of one partition. It is not safe for concurrent use.
+type Book struct {
+	from    time.Time
+	shelf   *Shelf
+	open    map[string]*rulev1.BacktestFiring // by the alert's id
+	ended   map[string]time.Time              // when alerts last ended, by fingerprint
+	tallies map[Rule]*Tally
+}
+
+// NewBook returns a book in which firings count that end after from; it puts them
+// on a shelf.
+func NewBook(from time.Time, shelf *Shelf) *Book {
+	return &Book{
+		from: from, shelf: shelf,
+		open: map[string]*rulev1.BacktestFiring{}, ended: map[string]time.Time{}, tallies: map[Rule]*Tally{},
+	}
+}
+
+// Changed takes in alerts that changed, in the order of the fold.
+func (b *Book) Changed(alerts []*alertv1.Alert) {
+	for _, a := range alerts {
+		f := b.open[a.GetId()]
+		switch {
+		case a.GetState() == alertv1.AlertState_ALERT_STATE_FIRING:
+			if f == nil {
+				f = &rulev1.BacktestFiring{BeganBefore: a.GetFiredAt().AsTime().Before(b.from)}
+				b.open[a.GetId()] = f
+				b.again(a)
+			}
+			take(f, a)
+		case f != nil && a.GetState() == alertv1.AlertState_ALERT_STATE_RESOLVED:
+			take(f, a)
+			delete(b.open, a.GetId())
+			b.over(f)
+		}
+	}
+}
+
+// again counts an alert that begins to fire soon after its end.
+func (b *Book) again(a *alertv1.Alert) {
+	at := a.GetFiredAt().AsTime()
+	if end, ok := b.ended[a.GetFingerprint()]; ok && !at.Before(b.from) && at.Sub(end) < flapWithin {
+		b.tally(a).Flaps++
+	}
+}
+
+// take notes how an alert stands, without what nobody looks at later: ten thousand
+// courses of fields are most of what they would weigh.
+func take(f *rulev1.BacktestFiring, a *alertv1.Alert) {
+	f.Worst = worse(f.GetWorst(), a.GetEvidence())
+	a.Evidence = nil
+	if summary, ok := a.GetAnnotations()[summaryName]; ok {
+		a.Annotations = map[string]string{summaryName: summary}
+	} else {
+		a.Annotations = nil
+	}
+	f.Alert = a
+}
+
+// summaryName is the annotation that is kept.
+const summaryName = "summary"
+
+// over counts a firing that has ended, if it did so in the time that counts.
+func (b *Book) over(f *rulev1.BacktestFiring) {
+	a := f.GetAlert()
+	end := a.GetResolvedAt().AsTime()
+	b.ended[a.GetFingerprint()] = end
+	if !end.After(b.from) {
+		return
+	}
+	t := b.tally(a)
+	t.Firings++
+	t.Total += end.Sub(b.within(a.GetFiredAt()))
+	if !f.GetBeganBefore() {
+		t.shorter(end.Sub(a.GetFiredAt().AsTime()))
+	}
+	b.shelf.put(f)
+}
+
+// Close counts what fires still at the end of the log. Nothing may follow.
+func (b *Book) Close(end time.Time) {
+	for _, f := range b.open {
+		t := b.tally(f.GetAlert())
+		t.Firings++
+		t.Still++
+		t.Total += max(end.Sub(b.within(f.GetAlert().GetFiredAt())), 0)
+		b.shelf.put(f)
+	}
+	clear(b.open)
+}
+
+// Tidy forgets ends that are too long ago to matter at an instant.
+func (b *Book) Tidy(now time.Time) {
+	for fingerprint, end := range b.ended {
+		if now.Sub(end) >= flapWithin {
+			delete(b.ended, fingerprint)
+		}
+	}
+}
+
+// within returns an instant, or the beginning of the time that counts if that is
+// later.
+func (b *Book) within(at *timestamppb.Timestamp) time.Time {
+	if t := at.AsTime(); t.After(b.from) {
+		return t
+	}
+	return b.from
+}
+
+func (b *Book) tally(a *alertv1.Alert) *Tally {
+	rule := Rule{a.GetGroup(), a.GetRule()}
+	t := b.tallies[rule]
+	if t == nil {
+		t = &Tally{}
+		b.tallies[rule] = t
+	}
+	return t
+}

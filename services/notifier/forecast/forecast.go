@@ -1,0 +1,194 @@
+// Package forecast tells which messages receivers would get of alerts that fired and
+// ended at known instants. It plays them through the notifier's own decisions
+// (routes, grouping, waits, inhibition, repetitions) on a clock of its own; every
+// receiver answers at once. It sends nothing.
+package forecast
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
+	deliveryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/delivery/v1"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/route"
+	"github.com/tocsin-dev/tocsin/services/notifier/internal/settings"
+)
+
+// maxMessages bounds a forecast: a group that is repeated every second for a week
+// has 600,000 of them, and nobody needs to know the rest.
+const maxMessages = 1_000_000
+
+// ErrTooMany says that a forecast ended at its bound.
+var ErrTooMany = errors.New("more than 1,000,000 messages: they are counted up to there")
+
+// Routes are who hears of what.
+type Routes struct{ settings *settings.Settings }
+
+// Load reads a file in Alertmanager's format. Its error names every mistake by its
+// place.
+func Load(path string) (Routes, error) {
+	s, err := settings.Load(path)
+	return Routes{s}, err
+}
+
+// Default returns the routes where there is no file.
+func Default() (Routes, error) {
+	s, err := settings.Default()
+	return Routes{s}, err
+}
+
+// Receiver is what one way to reach a receiver would have brought.
+type Receiver struct {
+	// Name is the receiver's name.
+	Name string
+	// Integration is the way, e.g. "webhook/3f2a90c1".
+	Integration string
+	// Format is the format of its messages.
+	Format string
+	// Messages is how many there would have been.
+	Messages int
+	// Repeats is how many of them say nothing new.
+	Repeats int
+}
+
+// Messages returns what each receiver would get in the time from the first of the
+// alerts to the instant end, in the order of the file. hold is the setting
+// notifier.inhibition_hold. The alerts need ids, labels, fired_at, and resolved_at
+// unless they fire still.
+func (r Routes) Messages(alerts []*alertv1.Alert, end time.Time, hold time.Duration) ([]Receiver, error) {
+	p := player{counts: map[route.Way]*Receiver{}}
+	var all []*Receiver
+	for _, in := range r.settings.Integrations {
+		one := &Receiver{Name: in.Receiver, Integration: in.Name, Format: in.Format}
+		all = append(all, one)
+		p.counts[route.Way{Receiver: in.Receiver, Integration: in.Name}] = one
+	}
+	err := p.play(changes(alerts), end, delivery.Options{
+		Table:     route.NewTable(r.settings.Route, r.settings.Receivers()),
+		Inhibitor: route.NewInhibitor(r.settings.InhibitRules),
+		Render:    func(delivery.Notice) delivery.Body { return delivery.Body{} },
+		Hold:      hold,
+	})
+	list := make([]Receiver, 0, len(all))
+	for _, one := range all {
+		list = append(list, *one)
+	}
+	return list, err
+}
+
+// change is an alert that begins or ends at an instant.
+type change struct {
+	at   time.Time
+	kind alertv1.TransitionKind
+	*alertv1.Alert
+}
+
+// changes lists what happens to alerts, in order. Of what happens at one instant,
+// ends come first, so that a notice that another follows is over before.
+func changes(alerts []*alertv1.Alert) []change {
+	all := make([]change, 0, 2*len(alerts))
+	for _, a := range alerts {
+		all = append(all, change{a.GetFiredAt().AsTime(), alertv1.TransitionKind_TRANSITION_KIND_FIRING, a})
+		if a.GetResolvedAt() != nil {
+			all = append(all, change{a.GetResolvedAt().AsTime(), alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, a})
+		}
+	}
+	slices.SortFunc(all, func(x, y change) int {
+		return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.rank(), y.rank()), cmp.Compare(x.GetId(), y.GetId()))
+	})
+	return all
+}
+
+// rank sorts what happens at one instant.
+func (c change) rank() int {
+	switch {
+	case c.kind == alertv1.TransitionKind_TRANSITION_KIND_FIRING:
+		return 1
+	case c.GetFiredAt().AsTime().Equal(c.at): // it ended at once, and began before that
+		return 2
+	default:
+		return 0
+	}
+}
+
+// player leads a core through the time.
+type player struct {
+	core      *delivery.Core
+	counts    map[route.Way]*Receiver
+	shards    [delivery.Shards]uint64
+	messages  int
+	sequences uint64
+}
+
+func (p *player) play(all []change, end time.Time, o delivery.Options) error {
+	if len(all) == 0 {
+		return nil
+	}
+	o.Start = all[0].at
+	p.core = delivery.New(o)
+	p.core.GoLive(o.Start)
+	for _, c := range all {
+		if c.at.After(end) {
+			break
+		}
+		if err := p.pass(c.at); err != nil {
+			return err
+		}
+		p.sequences++
+		p.core.ApplyAlerts(c.at, delivery.AlertMessage{
+			Seq: p.sequences, Stored: c.at, Transitions: []*alertv1.Transition{{Kind: c.kind, Alert: c.Alert}},
+		})
+	}
+	return p.pass(end)
+}
+
+// pass lets the time up to an instant pass, what is due then included.
+func (p *player) pass(to time.Time) error {
+	for {
+		at, ok := p.core.Deadline()
+		if !ok || at.After(to) {
+			return nil
+		}
+		if err := p.settle(at); err != nil {
+			return err
+		}
+	}
+}
+
+// settle does what is due at an instant: what is decided is stored and told at once.
+func (p *player) settle(now time.Time) error {
+	for {
+		out := p.core.Step(now)
+		if len(out.Records) == 0 && len(out.Attempts) == 0 {
+			return nil
+		}
+		for _, r := range out.Records {
+			p.shards[r.Shard]++
+			p.core.Journaled(r.Shard, p.shards[r.Shard], []*deliveryv1.Record{r.Record})
+			if in := r.Record.GetIntended(); in != nil {
+				p.count(in)
+			}
+		}
+		for _, a := range out.Attempts {
+			p.core.Finished(a, delivery.Outcome{Told: true, Status: 200}, now)
+		}
+		if p.messages > maxMessages {
+			return ErrTooMany
+		}
+	}
+}
+
+func (p *player) count(in *deliveryv1.Intended) {
+	p.messages++
+	one := p.counts[route.Way{Receiver: in.GetLane().GetReceiver(), Integration: in.GetLane().GetIntegration()}]
+	if one == nil {
+		return // routes lead to integrations of the same file only
+	}
+	one.Messages++
+	if delivery.IsRepeat(in.GetReason()) {
+		one.Repeats++
+	}
+}
