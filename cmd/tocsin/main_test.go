@@ -115,12 +115,18 @@ func (a *fakeAlerter) ListAlerts(_ context.Context, req *queryv1.ListAlertsReque
 // serveAlerter serves a on loopback and returns its address.
 func serveAlerter(t *testing.T, a *fakeAlerter) string {
 	t.Helper()
+	s := rpc.NewServer(rpc.ServerOptions{})
+	queryv1.RegisterQueryServiceServer(s, a)
+	return serveOn(t, s)
+}
+
+// serveOn runs a server on loopback until the test ends and returns its address.
+func serveOn(t *testing.T, s *rpc.Server) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := rpc.NewServer(rpc.ServerOptions{})
-	queryv1.RegisterQueryServiceServer(s, a)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, ln) }()

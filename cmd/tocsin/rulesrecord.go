@@ -42,7 +42,7 @@ func (r *record) print(t cli.Terminal) error {
 	fmt.Fprintf(t.Out, "Firings from %s to %s; %s and %s were played from %s on.\n",
 		instant(s.GetFrom()), instant(s.GetTo()), countAll(s.GetEvents(), "event"), countAll(s.GetTargets(), "target"), instant(s.GetOldest()))
 	if kept := s.GetTo().AsTime().Sub(s.GetOldest().AsTime()); kept < r.since {
-		fmt.Fprintf(t.Out, "The oldest event is %s older than the newest: of the time before nothing is known.\n", short(kept))
+		fmt.Fprintf(t.Out, "The oldest event is %s older than the newest: of the time before nothing is known, and what fired then seems to begin there.\n", short(kept))
 	}
 	for _, p := range s.GetProblems() {
 		fmt.Fprintf(t.Out, "%s %s %s: %s\n", paint(t, yellow, "skipped"), countAll(p.GetCount(), "time"), strings.ReplaceAll(p.GetKind(), "_", " "), printable(p.GetDetail()))
@@ -50,7 +50,11 @@ func (r *record) print(t cli.Terminal) error {
 	if s.GetGone() > 0 {
 		fmt.Fprintf(t.Out, "%s: what they told is missing.\n", countAll(s.GetGone(), "message")+" removed from the middle of the log")
 	}
-	for _, part := range []func(*tabwriter.Writer){r.printFirings, r.printRules, r.printComparisons, r.printReceivers} {
+	parts := []func(*tabwriter.Writer){r.printFirings, r.printRules, r.printReceivers}
+	if r.compared {
+		parts = slices.Insert(parts, 2, r.printComparisons)
+	}
+	for _, part := range parts {
 		fmt.Fprintln(t.Out)
 		w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 		part(w)
@@ -172,10 +176,7 @@ func (r *record) printRules(w *tabwriter.Writer) {
 
 // printComparisons prints one line for each rule whose firings differ.
 func (r *record) printComparisons(w *tabwriter.Writer) {
-	switch {
-	case !r.compared:
-		return
-	case len(r.summary.GetComparisons()) == 0:
+	if len(r.summary.GetComparisons()) == 0 {
 		fmt.Fprintln(w, "The old rules fire at the same times.")
 		return
 	}

@@ -121,6 +121,19 @@ func (s *NATSServer) Connect(t testing.TB, o bus.Options) *bus.Conn {
 	return c
 }
 
+// Consumers returns how many consumers the streams have in all: what a read left
+// behind, if nothing reads.
+func (s *NATSServer) Consumers(t testing.TB) int {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info, err := s.server.Jsz(&server.JSzOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Consumers
+}
+
 // Call calls JetStream's API past the bus, for what only tests and operators do:
 // call is such as "STREAM.DELETE.EVENTS", body its request as JSON or empty. It
 // waits for the answer that it succeeded.

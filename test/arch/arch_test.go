@@ -61,6 +61,7 @@ var pure = []string{
 	"services/alerter/rulecheck",
 	"services/alerter/rulesuite",
 	"services/alerter/internal/player",
+	"services/alerter/internal/firing",
 	"services/alerter/internal/expr",
 	"services/alerter/internal/window",
 	"services/alerter/internal/rule",

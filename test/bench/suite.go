@@ -25,6 +25,7 @@ var benchmarks = []benchmark{
 	{"throughput", "events through the default rules, with commits to Redis", throughput},
 	{"webhooks", "distinct alerts from gRPC to webhooks", webhooks},
 	{"replay", "Redis emptied: snapshots, then the log after them", replay},
+	{"backtest", "a recorded log through the default rules, without Redis", replayed},
 	{"takeover", "an alerter killed under load: another takes its partitions over", takeover},
 	{"memory", "what a target costs in the alerter and in Redis", memory},
 	{"polling", "what a collector costs that polls many endpoints", polling},

@@ -32,12 +32,15 @@ import (
 )
 
 const (
-	// MaxFirings is how many firings of one set of rules are told one by one, the
+	// maxFirings is how many firings of one set of rules are told one by one, the
 	// earliest; all are counted. At about 1 KiB each they are 10 MiB.
-	MaxFirings = 10_000
+	maxFirings = 10_000
 	// maxProblems bounds the kinds of problems that are told: a rule that always fails
 	// is one of them.
 	maxProblems = 50
+	// precision is by how much an instant of engine time, which has milliseconds, may
+	// lie before that of its message.
+	precision = time.Millisecond
 	// progressEvery is how often progress is told.
 	progressEvery = 500 * time.Millisecond
 )
@@ -90,6 +93,9 @@ type Options struct {
 	// Gentle makes it give way where there is one processor only: it rests for as
 	// long as it worked.
 	Gentle bool
+	// MaxFirings bounds the firings that are told one by one, for each set of rules;
+	// 0 stands for 10,000.
+	MaxFirings int
 	// MaxTargets bounds the targets that are held in memory, about 2 KiB each and 10
 	// KiB at most, for each set of rules; 0 leaves it to the fold's own bound, which
 	// is 20,000 for each of 64 partitions.
@@ -108,11 +114,14 @@ func Run(ctx context.Context, o Options, tell func(*rulev1.BacktestResponse) err
 	if o.Speed == 0 {
 		o.Speed = 1
 	}
+	if o.MaxFirings == 0 {
+		o.MaxFirings = maxFirings
+	}
 	s, err := look(ctx, &o)
 	if err != nil {
 		return err
 	}
-	f := newFold(&o, s.from)
+	f := newFold(&o, s.counts)
 	done, err := read(ctx, &o, s, f, tell)
 	if err != nil {
 		return err
@@ -182,7 +191,8 @@ func (s *side) table(old bool) []*rulev1.BacktestRule {
 // span is the part of the log that is played.
 type span struct {
 	oldest, newest bus.Delivery
-	from           time.Time // firings count that end after it
+	from           time.Time // the beginning of the time in which firings count
+	counts         time.Time // firings count that end after it
 }
 
 // look finds what there is to play.
@@ -210,8 +220,9 @@ func look(ctx context.Context, o *Options) (span, error) {
 		s.oldest = bus.Delivery{Seq: state.FirstSeq, Time: s.newest.Time} // it went meanwhile; read tells better
 	}
 	s.from = s.oldest.Time
+	s.counts = s.from.Add(-precision)
 	if since := s.newest.Time.Add(-o.Since); o.Since > 0 && since.After(s.from) {
-		s.from = since
+		s.from, s.counts = since, since
 	}
 	return s, nil
 }

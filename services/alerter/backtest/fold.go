@@ -62,7 +62,7 @@ func newFold(o *Options, from time.Time) *fold {
 }
 
 func newSide(o *Options, rules Rules, from time.Time) *side {
-	s := &side{program: rules.program, shelf: firing.NewShelf(MaxFirings)}
+	s := &side{program: rules.program, shelf: firing.NewShelf(o.MaxFirings)}
 	for i := range s.partitions {
 		s.partitions[i] = engine.NewPartition(i, cmp.Or(o.LogID, noLog), o.Speed)
 		s.partitions[i].Begin(rules.program)

@@ -17,27 +17,31 @@ import (
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/settings"
 )
 
-// maxMessages bounds a forecast: a group that is repeated every second for a week
-// has 600,000 of them, and nobody needs to know the rest.
-const maxMessages = 1_000_000
+// maxMessages bounds a forecast, of which each message takes some 30 us: a group
+// that is repeated every second for a week has 600,000, and nobody needs to know the
+// rest.
+const maxMessages = 200_000
 
 // ErrTooMany says that a forecast ended at its bound.
-var ErrTooMany = errors.New("more than 1,000,000 messages: they are counted up to there")
+var ErrTooMany = errors.New("more than 200,000 messages: they are counted up to there")
 
 // Routes are who hears of what.
-type Routes struct{ settings *settings.Settings }
+type Routes struct {
+	settings *settings.Settings
+	most     int // bounds the messages
+}
 
 // Load reads a file in Alertmanager's format. Its error names every mistake by its
 // place.
 func Load(path string) (Routes, error) {
 	s, err := settings.Load(path)
-	return Routes{s}, err
+	return Routes{s, maxMessages}, err
 }
 
 // Default returns the routes where there is no file.
 func Default() (Routes, error) {
 	s, err := settings.Default()
-	return Routes{s}, err
+	return Routes{s, maxMessages}, err
 }
 
 // Receiver is what one way to reach a receiver would have brought.
@@ -59,7 +63,7 @@ type Receiver struct {
 // notifier.inhibition_hold. The alerts need ids, labels, fired_at, and resolved_at
 // unless they fire still.
 func (r Routes) Messages(alerts []*alertv1.Alert, end time.Time, hold time.Duration) ([]Receiver, error) {
-	p := player{counts: map[route.Way]*Receiver{}}
+	p := player{most: r.most, counts: map[route.Way]*Receiver{}}
 	var all []*Receiver
 	for _, in := range r.settings.Integrations {
 		one := &Receiver{Name: in.Receiver, Integration: in.Name, Format: in.Format}
@@ -120,6 +124,7 @@ type player struct {
 	counts    map[route.Way]*Receiver
 	shards    [delivery.Shards]uint64
 	messages  int
+	most      int
 	sequences uint64
 }
 
@@ -175,7 +180,7 @@ func (p *player) settle(now time.Time) error {
 		for _, a := range out.Attempts {
 			p.core.Finished(a, delivery.Outcome{Told: true, Status: 200}, now)
 		}
-		if p.messages > maxMessages {
+		if p.messages > p.most {
 			return ErrTooMany
 		}
 	}

@@ -33,7 +33,7 @@ func (s *Shelf) put(f *rulev1.BacktestFiring) {
 	}
 }
 
-// Firings returns what is kept, by start and id, and how many more there were.
+// Firings returns what is kept, by start, rule and target, and how many more there were.
 func (s *Shelf) Firings() (kept []*rulev1.BacktestFiring, leftOut uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,9 +43,10 @@ func (s *Shelf) Firings() (kept []*rulev1.BacktestFiring, leftOut uint64) {
 }
 
 func byStart(a, b *rulev1.BacktestFiring) int {
+	x, y := a.GetAlert(), b.GetAlert()
 	return cmp.Or(
-		a.GetAlert().GetFiredAt().AsTime().Compare(b.GetAlert().GetFiredAt().AsTime()),
-		cmp.Compare(a.GetAlert().GetId(), b.GetAlert().GetId()),
+		x.GetFiredAt().AsTime().Compare(y.GetFiredAt().AsTime()), cmp.Compare(x.GetRule(), y.GetRule()),
+		cmp.Compare(x.GetTarget().GetId(), y.GetTarget().GetId()), cmp.Compare(x.GetId(), y.GetId()),
 	)
 }
 
