@@ -95,7 +95,8 @@ func TestWhatIsWrongIsRefusedWhole(t *testing.T) {
 		},
 		"too much": {
 			&rulev1.BacktestRequest{Files: []*rulev1.RuleFile{{Name: "big.yaml", Text: make([]byte, maxRules)}}, Against: []*rulev1.RuleFile{{Text: []byte("x")}}},
-			fault.TooLarge, []string{"1048577 bytes"},
+			fault.TooLarge,
+			[]string{"1048577 bytes"},
 		},
 		"a negative time": {&rulev1.BacktestRequest{Since: durationpb.New(-1)}, fault.Invalid, []string{"since"}},
 		"a wrong pattern": {
