@@ -59,13 +59,22 @@ func (c *alertsCommand) Run(ctx context.Context, t cli.Terminal) error {
 		return strings.Compare(a.GetId(), b.GetId())
 	})
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STATE\tSINCE\tSEVERITY\tALERT\tTARGET\tSUMMARY")
+	fmt.Fprintln(w, "STATE\tSINCE\tSEVERITY\tALERT\tTARGET\tWORST\tSUMMARY")
 	for _, a := range alerts {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", stateOf(a), a.GetActiveAt().AsTime().Local().Format(time.DateTime),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", stateOf(a), a.GetActiveAt().AsTime().Local().Format(time.DateTime),
 			printable(a.GetLabels()["severity"]), printable(a.GetRule()), printable(a.GetTarget().GetId()),
-			printable(a.GetAnnotations()["summary"]))
+			worstOf(a), printable(a.GetAnnotations()["summary"]))
 	}
 	return w.Flush()
+}
+
+// worstOf writes the worst value that an alert saw, of what its rule compares
+// first: that is what the rule is about.
+func worstOf(a *alertv1.Alert) string {
+	for _, x := range a.GetEvidence().GetWorst() {
+		return fmt.Sprintf("%s %.4g", printable(x.GetName()), x.GetNumber())
+	}
+	return "-"
 }
 
 // stateOf says how an alert stands. Of one that is only observed nobody was told.

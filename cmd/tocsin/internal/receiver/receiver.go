@@ -92,6 +92,10 @@ type alert struct {
 	Annotations map[string]string `json:"annotations"`
 	StartsAt    time.Time         `json:"startsAt"`
 	EndsAt      time.Time         `json:"endsAt"`
+	Worst       []struct {
+		Name   string  `json:"name"`
+		Number float64 `json:"number"`
+	} `json:"worst"`
 }
 
 // ServeHTTP answers 401 to what is not signed, 400 to what cannot be read, and
@@ -165,7 +169,11 @@ func (r *Receiver) line(a alert) string {
 	detail := a.Annotations["summary"]
 	if a.Status == "resolved" {
 		at, word, colour = a.EndsAt, "RESOLVED", green
-		detail = fmt.Sprintf("after %v: %s", a.EndsAt.Sub(a.StartsAt).Round(time.Second), detail)
+		lasted := a.EndsAt.Sub(a.StartsAt).Round(time.Second).String()
+		if len(a.Worst) > 0 { // the first is what the rule is about
+			lasted += fmt.Sprintf(", worst %s %.4g", a.Worst[0].Name, a.Worst[0].Number)
+		}
+		detail = fmt.Sprintf("after %s: %s", lasted, detail)
 	}
 	start, end, faint := colour, plain, dim
 	if !r.opts.Colour {

@@ -47,7 +47,8 @@ const firing = `{"type":"alert.firing","data":{"alerts":[{"status":"firing",
 const resolved = `{"type":"alert.resolved","data":{"alerts":[{"status":"resolved",
  "labels":{"alertname":"CrashLoop","severity":"critical"},
  "annotations":{"summary":"img-prod crash-loops"},
- "startsAt":"2026-11-23T08:00:00Z","endsAt":"2026-11-23T08:03:30Z"}]}}`
+ "startsAt":"2026-11-23T08:00:00Z","endsAt":"2026-11-23T08:03:30Z",
+ "worst":[{"name":"jobs.in_queue","number":212,"at":"2026-11-23T08:01:00Z"},{"name":"workers.running","number":0,"lowest":true}]}]}}`
 
 func TestReceiver(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -58,8 +59,8 @@ func TestReceiver(t *testing.T) {
 		"a signed firing alert is one line, whatever its text holds": {
 			firing, secret, 200, []string{"FIRING", "critical", "CrashLoop", "img-prod crash-loops  [2Jand more"},
 		},
-		"a resolved alert tells how long it lasted": {
-			resolved, secret, 200, []string{"RESOLVED", "after 3m30s"},
+		"a resolved alert tells how long it lasted and how bad it was": {
+			resolved, secret, 200, []string{"RESOLVED", "after 3m30s, worst jobs.in_queue 212: img-prod"},
 		},
 		"another signature is refused":      {firing, "whsec_" + strings.Repeat("A", 32), 401, nil},
 		"a body that is no JSON is refused": {"garbage", secret, 400, nil},

@@ -60,6 +60,7 @@ func (p *Partition) rebind(t *target, now int64) {
 			continue
 		}
 		a.rule, a.timer.rule = c, c
+		p.remeasure(a)
 		if !a.fires() && a.told.GetObserved() != c.observed {
 			a.told.Observed = c.observed
 			p.touchAlert(a)

@@ -58,6 +58,7 @@ func (p *Partition) begin(t *target, c *compiled, cat *failures, v verdict, at i
 // move takes an alert one step on and tells what came of it.
 func (p *Partition) move(a *alert, v verdict, at int64) {
 	p.lacks(a, v.lack)
+	p.worsen(a, at)
 	before := a.state
 	next, change := a.state.Step(at, rule.Verdict{Cond: v.cond, Until: v.until, Since: p.missing(a.target, a.rule, at)}, a.rule.timing)
 	a.state = next
@@ -91,7 +92,7 @@ func (p *Partition) move(a *alert, v verdict, at int64) {
 			p.changed(a, at)
 			// The texts stay: they tell of the problem that is over, and would
 			// contradict themselves with the values of its end.
-			a.told.Evidence = p.evidence(a, at)
+			a.told.Evidence = p.closing(a, at)
 			if v.decided {
 				a.told.ResolveReason = withoutData(v.lack)
 			}
@@ -113,6 +114,7 @@ func (p *Partition) end(a *alert, at int64, reason string) {
 func (p *Partition) over(a *alert, at int64, fired bool) {
 	a.told.State = alertv1.AlertState_ALERT_STATE_RESOLVED
 	a.told.ResolvedAt = timestamppb.New(p.shown(at))
+	lasted(a.told)
 	t := a.target
 	t.alerts = slices.DeleteFunc(t.alerts, func(x *alert) bool { return x == a })
 	delete(p.byID, a.told.GetId())

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
@@ -125,6 +126,10 @@ func TestAnAlertSaysAllAboutItself(t *testing.T) {
 			Series: []*alertv1.Series{{Field: "jobs.in_queue", Points: []*alertv1.Point{
 				{SecondsAgo: 45, Value: number(1)}, {SecondsAgo: 30, Value: number(4)}, {SecondsAgo: 15, Value: number(9)}, {SecondsAgo: 5, Value: number(12)},
 			}}},
+			Worst: []*alertv1.Extreme{
+				{Name: "jobs.in_queue", Number: 12, At: timestamppb.New(s.at.Add(-5 * time.Second))},
+				{Name: "min(jobs.in_queue, '30s')", Number: 4, At: timestamppb.New(s.at)},
+			},
 		},
 	}
 	if diff := cmp.Diff(want, got.GetAlert(), protocmp.Transform(), protocmp.IgnoreFields(&alertv1.Alert{}, "active_at", "fired_at")); diff != "" {

@@ -198,7 +198,7 @@ func decodeJobs(s *statev1.JobTable) *jobTable {
 }
 
 func decodeAlertRecord(t *target, r *statev1.AlertRecord) *alert {
-	a := &alert{key: r.GetRuleKey(), category: r.GetCategory(), target: t, told: r.GetAlert(), lack: r.GetAlert().GetEvidence().GetNoData()}
+	a := &alert{key: r.GetRuleKey(), category: r.GetCategory(), target: t, told: r.GetAlert(), lack: r.GetAlert().GetEvidence().GetNoData(), worst: r.GetAlert().GetEvidence().GetWorst()}
 	a.timer = newTimer(t, nil, a.category)
 	a.state = rule.State{Phase: rule.Pending, Active: r.GetActiveMs()}
 	if r.FiredMs != nil {

@@ -9,13 +9,18 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
 
-// maxPoints bounds the points of a series that an alert shows.
-const maxPoints = 60
+const (
+	// maxPoints bounds the points of a series that an alert shows.
+	maxPoints = 120
+	// allPoints bounds those of all its series together, at about 20 bytes each: an
+	// alert is stored beside its target and sent with each transition.
+	allPoints = 480
+)
 
 // values returns the values of the parts of an alert's expression, as the
 // cache at hand has them.
 func (p *Partition) values(a *alert) *alertv1.Evidence {
-	e := &alertv1.Evidence{Expression: a.rule.rule.Expr, NoData: a.lack}
+	e := &alertv1.Evidence{Expression: a.rule.rule.Expr, NoData: a.lack, Worst: a.worst}
 	for _, id := range a.rule.cond.Parts() {
 		v := p.cache.Slot(id)
 		value := &alertv1.Value{Name: a.rule.group.slots[id].Text, Value: v.String()}
@@ -36,14 +41,17 @@ func (p *Partition) evidence(a *alert, at int64) *alertv1.Evidence {
 	var fields []expr.FieldID
 	failed := a.category != ""
 	for _, id := range a.rule.cond.Parts() {
-		fields = append(fields, a.rule.group.fieldsOf(id)...)
+		for _, f := range a.rule.group.fieldsOf(id) {
+			if !slices.Contains(fields, f) {
+				fields = append(fields, f)
+			}
+		}
 	}
 	failed = failed || slices.Contains(fields, expr.JobsFailed)
-	for i, f := range fields {
-		if !slices.Contains(fields[:i], f) {
-			if s := p.course(a, f, at); s != nil {
-				e.Series = append(e.Series, s)
-			}
+	limit := min(maxPoints, allPoints/max(1, len(fields)))
+	for _, f := range fields {
+		if s := p.course(a, f, at, limit); s != nil {
+			e.Series = append(e.Series, s)
 		}
 	}
 	if failed {
@@ -52,8 +60,9 @@ func (p *Partition) evidence(a *alert, at int64) *alertv1.Evidence {
 	return e
 }
 
-// course returns the recent course of a field, or nil if none is recorded.
-func (p *Partition) course(a *alert, f expr.FieldID, at int64) *alertv1.Series {
+// course returns the recent course of a field in at most limit points, or nil if
+// none is recorded.
+func (p *Partition) course(a *alert, f expr.FieldID, at int64, limit int) *alertv1.Series {
 	name := expr.FieldOf(f).Name
 	recorded, list := p.recordedOf(a.target), a.target.series
 	if sourceOf(f)&factsOfCategory != 0 {
@@ -68,7 +77,7 @@ func (p *Partition) course(a *alert, f expr.FieldID, at int64) *alertv1.Series {
 	}
 	s := &alertv1.Series{Field: name}
 	bus := p.clock.busAt(at)
-	for _, step := range list[i].Points(bus, a.rule.window, maxPoints) {
+	for _, step := range list[i].Points(bus, a.rule.window, limit) {
 		s.Points = append(s.Points, p.point(step, bus))
 	}
 	return s

@@ -172,7 +172,7 @@ func (p *Partition) release(a *alert, at int64) {
 	h := a.hold
 	a.hold = nil
 	if a.state.Phase == rule.Inactive {
-		a.told.Evidence = p.evidence(a, at)
+		a.told.Evidence = p.closing(a, at)
 		a.told.ResolveReason = reasonCalm
 		p.over(a, at, true)
 		return
@@ -180,10 +180,13 @@ func (p *Partition) release(a *alert, at int64) {
 	notice := proto.CloneOf(a.told)
 	a.told.State, a.told.ResolveReason = alertv1.AlertState_ALERT_STATE_RESOLVED, reasonCalm
 	a.told.ResolvedAt = timestamppb.New(p.shown(at))
+	lasted(a.told)
 	p.tell(a)
 	p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, at)
 
 	delete(p.byID, notice.GetId())
+	a.worst = nil // of the notice: what was worst since its condition last began is not known apart
+	p.worsen(a, at)
 	a.told = &alertv1.Alert{
 		Id:          p.hash128(notice.GetGroup(), notice.GetRule(), notice.GetFingerprint(), p.step.changes),
 		Fingerprint: notice.GetFingerprint(), Group: notice.GetGroup(), Rule: notice.GetRule(), Target: notice.GetTarget(),

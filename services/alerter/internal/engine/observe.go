@@ -23,6 +23,7 @@ func (p *Partition) remode(a *alert, now int64) {
 		a.told = proto.CloneOf(going)
 		a.told.State, a.told.ResolveReason = alertv1.AlertState_ALERT_STATE_RESOLVED, reasonObserved
 		a.told.ResolvedAt = timestamppb.New(p.shown(now))
+		lasted(a.told)
 		p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, now)
 		a.told = going
 		a.told.Observed = true

@@ -73,6 +73,8 @@ type compiled struct {
 	readsGone bool
 	// readsSamples says that it judges what polls bring, and nothing without.
 	readsSamples bool
+	// measures are the values whose worst is kept.
+	measures []expr.Measure
 	// window is how much of its fields' course the evidence shows.
 	window      int64
 	annotations []annotation
@@ -175,7 +177,7 @@ func (c *compiled) compile(comp *expr.Compiler) []*rulefile.MistakeError {
 
 // digest notes what the rule's slots mean for its evaluation.
 func (c *compiled) digest(slots []expr.Slot) {
-	c.window = evidenceWindow.Milliseconds()
+	c.window, c.measures = evidenceWindow.Milliseconds(), worth(c.cond, slots)
 	parts := c.cond.Parts()
 	if c.until != nil {
 		parts = append(slices.Clone(parts), c.until.Parts()...)

@@ -49,6 +49,7 @@ func (p *Partition) Reconcile(told []*alertv1.Alert, at time.Time) []*alertv1.Tr
 		over := proto.CloneOf(a)
 		over.Observed = false // whatever it is, somebody was told
 		over.State, over.ResolveReason, over.ResolvedAt = alertv1.AlertState_ALERT_STATE_RESOLVED, reasonRebuilt, timestamppb.New(at)
+		lasted(over)
 		p.retell(&alert{told: over}, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED)
 	}
 	return p.step.Transitions

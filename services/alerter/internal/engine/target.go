@@ -158,7 +158,10 @@ type alert struct {
 	state    rule.State
 	told     *alertv1.Alert
 	// lack is why its condition has no value, nil while it has one.
-	lack  *alertv1.NoData
+	lack *alertv1.NoData
+	// worst are the worst of the values that its condition compares, as its evidence
+	// has them.
+	worst []*alertv1.Extreme
 	timer *timer
 	// hold is nil unless the alert flaps.
 	hold *hold

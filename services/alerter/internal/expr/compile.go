@@ -127,6 +127,7 @@ func (c *Compiler) Compile(text string) (*Expr, []Mistake) {
 	}
 	b.doubt(parsed.NativeRep())
 	numbersToDoubles(parsed.NativeRep())
+	b.measure(parsed.NativeRep().Expr(), false)
 	if env, err = c.env.Extend(b.variables...); err != nil {
 		return nil, []Mistake{{Text: err.Error()}}
 	}

@@ -49,6 +49,8 @@ type Expr struct {
 	cost uint64
 	// doubts are what is allowed and probably not meant.
 	doubts []Mistake
+	// measures are the values that it compares.
+	measures []Measure
 }
 
 // Cost returns the most that one evaluation may cost, in CEL's units: a

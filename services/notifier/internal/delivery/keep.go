@@ -43,7 +43,10 @@ func kept(now, before *alertv1.Alert, state alertv1.AlertState) *alertv1.Alert {
 		k.Target = t
 	}
 	if e := now.GetEvidence(); e != nil {
-		k.Evidence = &alertv1.Evidence{Expression: e.GetExpression(), Values: e.GetValues(), ErrorGroups: e.GetErrorGroups(), NoData: e.GetNoData()}
+		k.Evidence = &alertv1.Evidence{
+			Expression: e.GetExpression(), Values: e.GetValues(), ErrorGroups: e.GetErrorGroups(), NoData: e.GetNoData(),
+			Worst: e.GetWorst(), ValuesAtFiring: e.GetValuesAtFiring(), Duration: e.GetDuration(),
+		}
 	}
 	for name, text := range now.GetAnnotations() {
 		if len(text) > maxAnnotation {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/alertmanager/notify/webhook"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -147,8 +148,20 @@ func TestStandard(t *testing.T) {
 	if got := string(write(t, settings.FormatStandard, notice(flaps)).Bytes); !strings.Contains(got, `"flapping":true`) {
 		t.Errorf("it does not say that the alert flaps: %s", got)
 	}
-	over := string(write(t, settings.FormatStandard, notice(resolvedAlert())).Bytes)
-	for _, want := range []string{`"type":"alert.resolved"`, `"timestamp":"2026-11-23T08:37:01.427981563Z"`, `"endsAt":"2026-11-23T08:37:01.427981563Z"`} {
+	ended := resolvedAlert()
+	ended.Alert.Evidence.ValuesAtFiring = []*alertv1.Value{{Name: "jobs.in_queue", Value: "9"}}
+	ended.Alert.Evidence.Duration = durationpb.New(5 * time.Minute)
+	ended.Alert.Evidence.Worst = []*alertv1.Extreme{
+		{Name: "jobs.in_queue", Number: 212, At: timestamppb.New(fired)},
+		{Name: "x", Number: 0, Lowest: true, At: timestamppb.New(fired)},
+		{Name: "endless", Number: math.Inf(1)},
+	}
+	over := string(write(t, settings.FormatStandard, notice(ended)).Bytes)
+	for _, want := range []string{
+		`"valuesAtFiring":[{"name":"jobs.in_queue","value":"9"}],"worst":[{"name":"jobs.in_queue","number":212,"at":"2026-11-23T08:32:01.427981563Z"},` +
+			`{"name":"x","number":0,"lowest":true,"at":"2026-11-23T08:32:01.427981563Z"}],"durationSeconds":300`,
+		`"type":"alert.resolved"`, `"timestamp":"2026-11-23T08:37:01.427981563Z"`, `"endsAt":"2026-11-23T08:37:01.427981563Z"`,
+	} {
 		if !strings.Contains(over, want) {
 			t.Errorf("missing %s in %s", want, over)
 		}

@@ -3,6 +3,7 @@ package receiver
 import (
 	"time"
 
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	"github.com/tocsin-dev/tocsin/services/notifier/internal/delivery"
 )
 
@@ -45,8 +46,12 @@ type standardAlert struct {
 	Fingerprint   string            `json:"fingerprint"`
 	Sequence      uint64            `json:"sequence"`
 	Expression    string            `json:"expression,omitempty"`
-	Values        []standardValue   `json:"values,omitempty"`
-	Errors        []standardErrors  `json:"errors,omitempty"`
+	// Values are those of the firing, and of the end once it resolved.
+	Values         []standardValue  `json:"values,omitempty"`
+	ValuesAtFiring []standardValue  `json:"valuesAtFiring,omitempty"` // once it resolved
+	Worst          []standardWorst  `json:"worst,omitempty"`          // so far, in the order of the expression
+	Duration       *float64         `json:"durationSeconds,omitempty"`
+	Errors         []standardErrors `json:"errors,omitempty"`
 }
 
 type standardTarget struct {
@@ -59,6 +64,13 @@ type standardValue struct {
 	Name   string   `json:"name"`
 	Value  string   `json:"value"`
 	Number *float64 `json:"number,omitempty"` // absent when it is no number
+}
+
+type standardWorst struct {
+	Name   string  `json:"name"`
+	Number float64 `json:"number"`
+	Lowest bool    `json:"lowest,omitempty"` // less is worse
+	At     string  `json:"at"`
 }
 
 type standardErrors struct {
@@ -84,7 +96,9 @@ func standard(n delivery.Notice) delivery.Body {
 	written := encode(body)
 	for _, less := range []func(*standardAlert){
 		func(a *standardAlert) { a.Errors = nil },
+		func(a *standardAlert) { a.ValuesAtFiring = nil },
 		func(a *standardAlert) { a.Values = nil },
+		func(a *standardAlert) { a.Worst = nil },
 	} {
 		if len(written.Bytes) <= maxStandard {
 			break
@@ -111,15 +125,31 @@ func standardAlertOf(a delivery.Alert) standardAlert {
 	if t := a.Alert.GetTarget(); t != nil {
 		s.Target = &standardTarget{Account: t.GetAccount(), Kind: targetKind(t), ID: t.GetId()}
 	}
-	for _, v := range a.Alert.GetEvidence().GetValues() {
-		s.Values = append(s.Values, standardValue{Name: v.GetName(), Value: v.GetValue(), Number: finite(v.Number)})
+	evidence := a.Alert.GetEvidence()
+	s.Values, s.ValuesAtFiring = standardValues(evidence.GetValues()), standardValues(evidence.GetValuesAtFiring())
+	for _, x := range evidence.GetWorst() {
+		if finite(&x.Number) != nil {
+			s.Worst = append(s.Worst, standardWorst{Name: x.GetName(), Number: x.GetNumber(), Lowest: x.GetLowest(), At: iso(x.GetAt().AsTime())})
+		}
 	}
-	for _, e := range a.Alert.GetEvidence().GetErrorGroups() {
+	if d := evidence.GetDuration(); d != nil && !a.Firing {
+		seconds := d.AsDuration().Seconds()
+		s.Duration = &seconds
+	}
+	for _, e := range evidence.GetErrorGroups() {
 		s.Errors = append(s.Errors, standardErrors{
 			Category: e.GetCategory(), Count: e.GetCount(), JobIDs: e.GetJobIds(), Message: e.GetMessage(),
 		})
 	}
 	return s
+}
+
+func standardValues(values []*alertv1.Value) []standardValue {
+	var all []standardValue
+	for _, v := range values {
+		all = append(all, standardValue{Name: v.GetName(), Value: v.GetValue(), Number: finite(v.Number)})
+	}
+	return all
 }
 
 // finite returns the number unless JSON cannot hold it; its text says it then.

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -388,7 +389,15 @@ type Evidence struct {
 	// For job failures: the categories with most failures, most first.
 	ErrorGroups []*ErrorGroup `protobuf:"bytes,4,rep,name=error_groups,json=errorGroups,proto3" json:"error_groups,omitempty"`
 	// Why the condition has no value now. Absent while it has one.
-	NoData        *NoData `protobuf:"bytes,5,opt,name=no_data,json=noData,proto3" json:"no_data,omitempty"`
+	NoData *NoData `protobuf:"bytes,5,opt,name=no_data,json=noData,proto3" json:"no_data,omitempty"`
+	// The worst of each value that the condition compares, from when it began to
+	// hold on, in the order of the expression, at most four.
+	Worst []*Extreme `protobuf:"bytes,6,rep,name=worst,proto3" json:"worst,omitempty"`
+	// The values when it began to fire. Empty where `values` are those: until it
+	// resolves, and where it ended otherwise than by its condition.
+	ValuesAtFiring []*Value `protobuf:"bytes,7,rep,name=values_at_firing,json=valuesAtFiring,proto3" json:"values_at_firing,omitempty"`
+	// For how long it fired. Absent before it resolved.
+	Duration      *durationpb.Duration `protobuf:"bytes,8,opt,name=duration,proto3" json:"duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +467,101 @@ func (x *Evidence) GetNoData() *NoData {
 	return nil
 }
 
+func (x *Evidence) GetWorst() []*Extreme {
+	if x != nil {
+		return x.Worst
+	}
+	return nil
+}
+
+func (x *Evidence) GetValuesAtFiring() []*Value {
+	if x != nil {
+		return x.ValuesAtFiring
+	}
+	return nil
+}
+
+func (x *Evidence) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+// Extreme is the worst of one value that a condition compares.
+type Extreme struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is compared, as the rule writes it: a field, a function or a sum of such.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The least value is the worst, since the condition asks for less than
+	// something. Otherwise the greatest is.
+	Lowest bool `protobuf:"varint,2,opt,name=lowest,proto3" json:"lowest,omitempty"`
+	// The worst value.
+	Number float64 `protobuf:"fixed64,3,opt,name=number,proto3" json:"number,omitempty"`
+	// When it was first that bad.
+	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Extreme) Reset() {
+	*x = Extreme{}
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Extreme) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Extreme) ProtoMessage() {}
+
+func (x *Extreme) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Extreme.ProtoReflect.Descriptor instead.
+func (*Extreme) Descriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Extreme) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Extreme) GetLowest() bool {
+	if x != nil {
+		return x.Lowest
+	}
+	return false
+}
+
+func (x *Extreme) GetNumber() float64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Extreme) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // NoData is why a condition has no value.
 type NoData struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -471,7 +575,7 @@ type NoData struct {
 
 func (x *NoData) Reset() {
 	*x = NoData{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +587,7 @@ func (x *NoData) String() string {
 func (*NoData) ProtoMessage() {}
 
 func (x *NoData) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +600,7 @@ func (x *NoData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoData.ProtoReflect.Descriptor instead.
 func (*NoData) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *NoData) GetReason() NoDataReason {
@@ -528,7 +632,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +644,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +657,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Value) GetName() string {
@@ -582,7 +686,7 @@ type Series struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The field, e.g. "jobs.in_queue".
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// Its points, oldest first, at most 60.
+	// Its points, oldest first, at most 120.
 	Points        []*Point `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -590,7 +694,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +706,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +719,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Series) GetField() string {
@@ -645,7 +749,7 @@ type Point struct {
 
 func (x *Point) Reset() {
 	*x = Point{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +761,7 @@ func (x *Point) String() string {
 func (*Point) ProtoMessage() {}
 
 func (x *Point) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +774,7 @@ func (x *Point) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Point.ProtoReflect.Descriptor instead.
 func (*Point) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Point) GetSecondsAgo() float64 {
@@ -706,7 +810,7 @@ type ErrorGroup struct {
 
 func (x *ErrorGroup) Reset() {
 	*x = ErrorGroup{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +822,7 @@ func (x *ErrorGroup) String() string {
 func (*ErrorGroup) ProtoMessage() {}
 
 func (x *ErrorGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +835,7 @@ func (x *ErrorGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorGroup.ProtoReflect.Descriptor instead.
 func (*ErrorGroup) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ErrorGroup) GetCategory() string {
@@ -789,7 +893,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +905,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +918,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Cause) GetLogId() string {
@@ -864,7 +968,7 @@ type Transition struct {
 
 func (x *Transition) Reset() {
 	*x = Transition{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +980,7 @@ func (x *Transition) String() string {
 func (*Transition) ProtoMessage() {}
 
 func (x *Transition) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +993,7 @@ func (x *Transition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transition.ProtoReflect.Descriptor instead.
 func (*Transition) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Transition) GetId() string {
@@ -939,7 +1043,7 @@ type TransitionBatch struct {
 
 func (x *TransitionBatch) Reset() {
 	*x = TransitionBatch{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1055,7 @@ func (x *TransitionBatch) String() string {
 func (*TransitionBatch) ProtoMessage() {}
 
 func (x *TransitionBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1068,7 @@ func (x *TransitionBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransitionBatch.ProtoReflect.Descriptor instead.
 func (*TransitionBatch) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TransitionBatch) GetTransitions() []*Transition {
@@ -978,7 +1082,7 @@ var File_tocsin_alert_v1_alert_proto protoreflect.FileDescriptor
 
 const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x1btocsin/alert/v1/alert.proto\x12\x0ftocsin.alert.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/event/v1/event.proto\"\x8c\x06\n" +
+	"\x1btocsin/alert/v1/alert.proto\x12\x0ftocsin.alert.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btocsin/event/v1/event.proto\"\x8c\x06\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x14\n" +
@@ -1002,7 +1106,7 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x03\n" +
 	"\bEvidence\x12\x1e\n" +
 	"\n" +
 	"expression\x18\x01 \x01(\tR\n" +
@@ -1010,7 +1114,15 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x06values\x18\x02 \x03(\v2\x16.tocsin.alert.v1.ValueR\x06values\x12/\n" +
 	"\x06series\x18\x03 \x03(\v2\x17.tocsin.alert.v1.SeriesR\x06series\x12>\n" +
 	"\ferror_groups\x18\x04 \x03(\v2\x1b.tocsin.alert.v1.ErrorGroupR\verrorGroups\x120\n" +
-	"\ano_data\x18\x05 \x01(\v2\x17.tocsin.alert.v1.NoDataR\x06noData\"U\n" +
+	"\ano_data\x18\x05 \x01(\v2\x17.tocsin.alert.v1.NoDataR\x06noData\x12.\n" +
+	"\x05worst\x18\x06 \x03(\v2\x18.tocsin.alert.v1.ExtremeR\x05worst\x12@\n" +
+	"\x10values_at_firing\x18\a \x03(\v2\x16.tocsin.alert.v1.ValueR\x0evaluesAtFiring\x125\n" +
+	"\bduration\x18\b \x01(\v2\x19.google.protobuf.DurationR\bduration\"y\n" +
+	"\aExtreme\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06lowest\x18\x02 \x01(\bR\x06lowest\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x01R\x06number\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"U\n" +
 	"\x06NoData\x125\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1d.tocsin.alert.v1.NoDataReasonR\x06reason\x12\x14\n" +
 	"\x05parts\x18\x02 \x03(\tR\x05parts\"Y\n" +
@@ -1080,52 +1192,58 @@ func file_tocsin_alert_v1_alert_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_alert_v1_alert_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tocsin_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_tocsin_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_tocsin_alert_v1_alert_proto_goTypes = []any{
 	(AlertState)(0),               // 0: tocsin.alert.v1.AlertState
 	(NoDataReason)(0),             // 1: tocsin.alert.v1.NoDataReason
 	(TransitionKind)(0),           // 2: tocsin.alert.v1.TransitionKind
 	(*Alert)(nil),                 // 3: tocsin.alert.v1.Alert
 	(*Evidence)(nil),              // 4: tocsin.alert.v1.Evidence
-	(*NoData)(nil),                // 5: tocsin.alert.v1.NoData
-	(*Value)(nil),                 // 6: tocsin.alert.v1.Value
-	(*Series)(nil),                // 7: tocsin.alert.v1.Series
-	(*Point)(nil),                 // 8: tocsin.alert.v1.Point
-	(*ErrorGroup)(nil),            // 9: tocsin.alert.v1.ErrorGroup
-	(*Cause)(nil),                 // 10: tocsin.alert.v1.Cause
-	(*Transition)(nil),            // 11: tocsin.alert.v1.Transition
-	(*TransitionBatch)(nil),       // 12: tocsin.alert.v1.TransitionBatch
-	nil,                           // 13: tocsin.alert.v1.Alert.LabelsEntry
-	nil,                           // 14: tocsin.alert.v1.Alert.AnnotationsEntry
-	(*v1.Target)(nil),             // 15: tocsin.event.v1.Target
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Extreme)(nil),               // 5: tocsin.alert.v1.Extreme
+	(*NoData)(nil),                // 6: tocsin.alert.v1.NoData
+	(*Value)(nil),                 // 7: tocsin.alert.v1.Value
+	(*Series)(nil),                // 8: tocsin.alert.v1.Series
+	(*Point)(nil),                 // 9: tocsin.alert.v1.Point
+	(*ErrorGroup)(nil),            // 10: tocsin.alert.v1.ErrorGroup
+	(*Cause)(nil),                 // 11: tocsin.alert.v1.Cause
+	(*Transition)(nil),            // 12: tocsin.alert.v1.Transition
+	(*TransitionBatch)(nil),       // 13: tocsin.alert.v1.TransitionBatch
+	nil,                           // 14: tocsin.alert.v1.Alert.LabelsEntry
+	nil,                           // 15: tocsin.alert.v1.Alert.AnnotationsEntry
+	(*v1.Target)(nil),             // 16: tocsin.event.v1.Target
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 }
 var file_tocsin_alert_v1_alert_proto_depIdxs = []int32{
-	15, // 0: tocsin.alert.v1.Alert.target:type_name -> tocsin.event.v1.Target
-	13, // 1: tocsin.alert.v1.Alert.labels:type_name -> tocsin.alert.v1.Alert.LabelsEntry
-	14, // 2: tocsin.alert.v1.Alert.annotations:type_name -> tocsin.alert.v1.Alert.AnnotationsEntry
+	16, // 0: tocsin.alert.v1.Alert.target:type_name -> tocsin.event.v1.Target
+	14, // 1: tocsin.alert.v1.Alert.labels:type_name -> tocsin.alert.v1.Alert.LabelsEntry
+	15, // 2: tocsin.alert.v1.Alert.annotations:type_name -> tocsin.alert.v1.Alert.AnnotationsEntry
 	0,  // 3: tocsin.alert.v1.Alert.state:type_name -> tocsin.alert.v1.AlertState
-	16, // 4: tocsin.alert.v1.Alert.active_at:type_name -> google.protobuf.Timestamp
-	16, // 5: tocsin.alert.v1.Alert.fired_at:type_name -> google.protobuf.Timestamp
-	16, // 6: tocsin.alert.v1.Alert.resolved_at:type_name -> google.protobuf.Timestamp
+	17, // 4: tocsin.alert.v1.Alert.active_at:type_name -> google.protobuf.Timestamp
+	17, // 5: tocsin.alert.v1.Alert.fired_at:type_name -> google.protobuf.Timestamp
+	17, // 6: tocsin.alert.v1.Alert.resolved_at:type_name -> google.protobuf.Timestamp
 	4,  // 7: tocsin.alert.v1.Alert.evidence:type_name -> tocsin.alert.v1.Evidence
-	6,  // 8: tocsin.alert.v1.Evidence.values:type_name -> tocsin.alert.v1.Value
-	7,  // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
-	9,  // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
-	5,  // 11: tocsin.alert.v1.Evidence.no_data:type_name -> tocsin.alert.v1.NoData
-	1,  // 12: tocsin.alert.v1.NoData.reason:type_name -> tocsin.alert.v1.NoDataReason
-	8,  // 13: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
-	16, // 14: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
-	2,  // 15: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
-	10, // 16: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
-	16, // 17: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
-	3,  // 18: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
-	11, // 19: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	7,  // 8: tocsin.alert.v1.Evidence.values:type_name -> tocsin.alert.v1.Value
+	8,  // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
+	10, // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
+	6,  // 11: tocsin.alert.v1.Evidence.no_data:type_name -> tocsin.alert.v1.NoData
+	5,  // 12: tocsin.alert.v1.Evidence.worst:type_name -> tocsin.alert.v1.Extreme
+	7,  // 13: tocsin.alert.v1.Evidence.values_at_firing:type_name -> tocsin.alert.v1.Value
+	18, // 14: tocsin.alert.v1.Evidence.duration:type_name -> google.protobuf.Duration
+	17, // 15: tocsin.alert.v1.Extreme.at:type_name -> google.protobuf.Timestamp
+	1,  // 16: tocsin.alert.v1.NoData.reason:type_name -> tocsin.alert.v1.NoDataReason
+	9,  // 17: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
+	17, // 18: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
+	2,  // 19: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
+	11, // 20: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
+	17, // 21: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
+	3,  // 22: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
+	12, // 23: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_alert_v1_alert_proto_init() }
@@ -1133,15 +1251,15 @@ func file_tocsin_alert_v1_alert_proto_init() {
 	if File_tocsin_alert_v1_alert_proto != nil {
 		return
 	}
-	file_tocsin_alert_v1_alert_proto_msgTypes[3].OneofWrappers = []any{}
-	file_tocsin_alert_v1_alert_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tocsin_alert_v1_alert_proto_msgTypes[4].OneofWrappers = []any{}
+	file_tocsin_alert_v1_alert_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_alert_v1_alert_proto_rawDesc), len(file_tocsin_alert_v1_alert_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
