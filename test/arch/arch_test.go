@@ -62,6 +62,7 @@ var pure = []string{
 	"services/alerter/rulesuite",
 	"services/alerter/internal/player",
 	"services/alerter/internal/firing",
+	"services/alerter/internal/diagnosis",
 	"services/alerter/internal/expr",
 	"services/alerter/internal/window",
 	"services/alerter/internal/rule",

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/tocsin-dev/tocsin/services/alerter/ruletest"
+	"github.com/tocsin-dev/tocsin/services/collector/runpod"
 	"github.com/tocsin-dev/tocsin/services/collector/runpod/sim"
 )
 
@@ -44,6 +45,18 @@ func TestNobodyIsWokenInAQuietNight(t *testing.T) {
 		default:
 			pages++
 			t.Errorf("a notice: %s", l)
+		}
+	}
+	causes := map[string]int{}
+	for _, p := range w.order {
+		if p.endpoint.Type != runpod.LoadBalancer {
+			causes[cause(rules.Diagnose(p.target))]++
+		}
+	}
+	t.Logf("diagnoses at the end of the night: %v", causes)
+	for _, grave := range []string{"crash_loop", "no_capacity", "no_progress", "unreachable", "unknown"} {
+		if causes[grave] > 0 {
+			t.Errorf("%d targets of a quiet night are diagnosed as %s", causes[grave], grave)
 		}
 	}
 	thresholds := map[string]int{}

@@ -69,6 +69,9 @@ func TestScene1TheSameSymptomHasTwoCauses(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what was told (-want +got):\n%s", diff)
 	}
+	diagnosed(t, lines, "CrashLoop", sim.DemoCrashLoop, "crash_loop")
+	diagnosed(t, lines, "NoCapacity", sim.DemoNoCapacity, "no_capacity")
+	diagnosed(t, lines, "EndpointDisabled", sim.DemoDisabled, "disabled")
 	// One message each: whatever else a troubled endpoint shows comes while its
 	// cause fires, at least 2 minutes later, and is inhibited by it.
 	causes := map[string]string{
@@ -117,6 +120,8 @@ func TestScene3RunPodIsDownAndThenTheKeyIsRevoked(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what was told of the account (-want +got):\n%s", diff)
 	}
+	diagnosed(t, lines, "RunPodAPIDown", "default", "runpod_down")
+	diagnosed(t, lines, "RunPodKeyRejected", "default", "key_rejected")
 	for _, l := range lines {
 		switch {
 		case l.at < outage || l.at >= back+step || slices.Contains(accountRules, l.rule):
@@ -143,7 +148,9 @@ func TestScene3AMissingScopeIsNoRejectedKeyAndNoOutage(t *testing.T) {
 	quiet := sim.DemoScenario()
 	quiet.Events = []sim.Event{{At: 10 * time.Minute, Effect: sim.DropScope(sim.ScopePods, 30*time.Minute)}}
 	quiet.Repeat = 0
-	got := told(plays(t, quiet, time.Hour), func(l line) bool { return l.level != "info" })
+	lines := plays(t, quiet, time.Hour)
+	diagnosed(t, lines, "RunPodKeyLacksScope", "default", "scope_missing")
+	got := told(lines, func(l line) bool { return l.level != "info" })
 	want := []string{"RunPodKeyLacksScope firing default at 14m", "RunPodKeyLacksScope resolved default at 46m"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what was told (-want +got):\n%s", diff)
@@ -173,6 +180,8 @@ func TestScene5MoneyAndTrust(t *testing.T) {
 			t.Errorf("told: %s\nwant %q between %s and %s", l, want.text, want.after, want.before)
 		}
 	}
+	diagnosed(t, lines, "LowGPUUtilization", sim.DemoIdlePod, "gpu_idle")
+	diagnosed(t, lines, "EndpointDisabled", sim.DemoDisabled, "disabled")
 	for _, l := range lines {
 		if l.rule == "LowGPUUtilization" && l.on != sim.DemoIdlePod {
 			t.Errorf("a pod that works is called idle: %s", l)

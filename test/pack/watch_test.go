@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tocsin-dev/tocsin/internal/secret"
+	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/ruletest"
 	"github.com/tocsin-dev/tocsin/services/collector/runpod"
@@ -312,6 +314,8 @@ type line struct {
 	at                    time.Duration
 	what, rule, on, level string
 	text                  string
+	// diagnosis is the cause that the alert names.
+	diagnosis string
 }
 
 // String writes the line as the logs of these tests show it.
@@ -330,8 +334,30 @@ func (w *watch) lines(h *ruletest.Harness) []line {
 		}[tr.GetKind().String()]
 		all = append(all, line{
 			at: tr.GetAt().AsTime().Sub(began), what: what, rule: a.GetRule(), on: a.GetTarget().GetId(),
-			level: a.GetLabels()["severity"], text: summary(a),
+			level: a.GetLabels()["severity"], text: summary(a), diagnosis: cause(a.GetEvidence().GetDiagnosis()),
 		})
 	}
 	return all
+}
+
+// cause writes the cause of a diagnosis in short.
+func cause(d *alertv1.Diagnosis) string {
+	return strings.ToLower(strings.TrimPrefix(d.GetCause().String(), "DIAGNOSIS_CAUSE_"))
+}
+
+// diagnosed fails the test unless each alert of a rule that fires names a cause.
+func diagnosed(t *testing.T, lines []line, rule, on, want string) {
+	t.Helper()
+	seen := false
+	for _, l := range lines {
+		if l.rule != rule || l.on != on || l.what != "firing" {
+			continue
+		}
+		if seen = true; l.diagnosis != want {
+			t.Errorf("%s on %s is diagnosed as %s, want %s", rule, on, l.diagnosis, want)
+		}
+	}
+	if !seen {
+		t.Errorf("%s is not told of %s", rule, on)
+	}
 }

@@ -204,6 +204,7 @@ func fingerprintOf(labels map[string]string) string {
 // explain gives an alert its evidence and its texts.
 func (p *Partition) explain(a *alert, at int64) {
 	a.told.Evidence = p.evidence(a, at)
+	a.told.Evidence.Diagnosis = p.diagnose(a.target, a.category, at)
 	a.told.Annotations = p.annotations(a, at)
 	a.told.Target = proto.CloneOf(a.target.target)
 }

@@ -132,7 +132,11 @@ func TestAnAlertSaysAllAboutItself(t *testing.T) {
 			},
 		},
 	}
-	if diff := cmp.Diff(want, got.GetAlert(), protocmp.Transform(), protocmp.IgnoreFields(&alertv1.Alert{}, "active_at", "fired_at")); diff != "" {
+	if d := got.GetAlert().GetEvidence().GetDiagnosis(); d.GetCause() != alertv1.DiagnosisCause_DIAGNOSIS_CAUSE_UNKNOWN {
+		t.Errorf("diagnosis %v; nothing is known of the workers", d)
+	}
+	if diff := cmp.Diff(want, got.GetAlert(), protocmp.Transform(), protocmp.IgnoreFields(&alertv1.Alert{}, "active_at", "fired_at"),
+		protocmp.IgnoreFields(&alertv1.Evidence{}, "diagnosis")); diff != "" {
 		t.Error(diff)
 	}
 	if a, f := got.GetAlert().GetActiveAt().AsTime(), got.GetAlert().GetFiredAt().AsTime(); f.Sub(a) != 15*time.Second || !f.Equal(s.at) {

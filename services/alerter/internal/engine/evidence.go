@@ -21,14 +21,7 @@ const (
 // cache at hand has them.
 func (p *Partition) values(a *alert) *alertv1.Evidence {
 	e := &alertv1.Evidence{Expression: a.rule.rule.Expr, NoData: a.lack, Worst: a.worst}
-	for _, id := range a.rule.cond.Parts() {
-		v := p.cache.Slot(id)
-		value := &alertv1.Value{Name: a.rule.group.slots[id].Text, Value: v.String()}
-		if v.Kind == expr.Gauge {
-			value.Number = &v.Number
-		}
-		e.Values = append(e.Values, value)
-	}
+	e.Values = p.partsOf(a.rule, a.rule.cond)
 	if v := a.tallyValue(); v != nil {
 		e.Values = append(e.Values, v)
 	}
@@ -63,11 +56,17 @@ func (p *Partition) evidence(a *alert, at int64) *alertv1.Evidence {
 // course returns the recent course of a field in at most limit points, or nil if
 // none is recorded.
 func (p *Partition) course(a *alert, f expr.FieldID, at int64, limit int) *alertv1.Series {
+	return p.courseOf(a.target, a.target.category(a.category), f, p.clock.busAt(at), a.rule.window, limit)
+}
+
+// courseOf returns the course of a field of a target, or of a category of its
+// failures, in the last width before an instant of the bus's time.
+func (p *Partition) courseOf(t *target, cat *failures, f expr.FieldID, bus, width int64, limit int) *alertv1.Series {
 	name := expr.FieldOf(f).Name
-	recorded, list := p.recordedOf(a.target), a.target.series
+	recorded, list := p.recordedOf(t), t.series
 	if sourceOf(f)&factsOfCategory != 0 {
 		recorded, list = p.program.failures, nil
-		if cat := a.target.category(a.category); cat != nil {
+		if cat != nil {
 			list = cat.series
 		}
 	}
@@ -76,8 +75,7 @@ func (p *Partition) course(a *alert, f expr.FieldID, at int64, limit int) *alert
 		return nil
 	}
 	s := &alertv1.Series{Field: name}
-	bus := p.clock.busAt(at)
-	for _, step := range list[i].Points(bus, a.rule.window, limit) {
+	for _, step := range list[i].Points(bus, width, limit) {
 		s.Points = append(s.Points, p.point(step, bus))
 	}
 	return s
@@ -99,19 +97,26 @@ func (p *Partition) point(step window.Step, at int64) *alertv1.Point {
 // errorGroups returns the failed jobs of an alert's target by category, most
 // first: of its own category only, on rules over jobs.
 func (p *Partition) errorGroups(a *alert, at int64) []*alertv1.ErrorGroup {
+	return p.groups(a.target, a.category, a.rule.window, at)
+}
+
+// groups returns the failed jobs of a target by category, most first, counted over
+// a window as far as it is kept. With a category it is that one alone, also if none
+// failed.
+func (p *Partition) groups(t *target, category string, width, at int64) []*alertv1.ErrorGroup {
 	var groups []*alertv1.ErrorGroup
 	i, found := slices.BinarySearchFunc(p.program.failures, expr.FieldOf(expr.JobFailed).Name, compareKey)
-	for _, f := range a.target.failures {
-		if a.category != "" && f.category != a.category {
+	for _, f := range t.failures {
+		if category != "" && f.category != category {
 			continue
 		}
 		count := f.total
 		if found && i < len(f.series) {
-			if n, ok := f.series[i].Increase(p.clock.busAt(at), min(a.rule.window, p.program.failures[i].length)); ok {
+			if n, ok := f.series[i].Increase(p.clock.busAt(at), min(width, p.program.failures[i].length)); ok {
 				count = int64(n.Least)
 			}
 		}
-		if count == 0 && a.category == "" {
+		if count == 0 && category == "" {
 			continue
 		}
 		groups = append(groups, &alertv1.ErrorGroup{

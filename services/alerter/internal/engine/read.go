@@ -58,11 +58,16 @@ func DecodeTarget(data []byte) (*queryv1.TargetStatus, error) {
 
 // DecodeAlert turns a stored value of Delta.Active into an alert.
 func DecodeAlert(data []byte) (*alertv1.Alert, error) {
-	var r statev1.AlertRecord
-	if err := proto.Unmarshal(data, &r); err != nil {
+	r, err := decodeRecord(data)
+	return r.GetAlert(), err
+}
+
+func decodeRecord(data []byte) (*statev1.AlertRecord, error) {
+	r := new(statev1.AlertRecord)
+	if err := proto.Unmarshal(data, r); err != nil {
 		return nil, fmt.Errorf("decode alert: %w", err)
 	}
-	return r.GetAlert(), nil
+	return r, nil
 }
 
 // status describes a target for people: its latest values, whether they still

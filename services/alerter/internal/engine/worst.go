@@ -97,7 +97,7 @@ func (p *Partition) showWorst(a *alert) {
 // closing returns the evidence of an alert whose end has come.
 func (p *Partition) closing(a *alert, at int64) *alertv1.Evidence {
 	e := p.evidence(a, at)
-	e.ValuesAtFiring = a.told.GetEvidence().GetValues()
+	e.ValuesAtFiring, e.Diagnosis = a.told.GetEvidence().GetValues(), a.told.GetEvidence().GetDiagnosis()
 	return e
 }
 

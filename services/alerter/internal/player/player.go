@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tocsin-dev/tocsin/internal/event"
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
@@ -95,6 +96,11 @@ func (p *Player) alerts(state alertv1.AlertState) []*alertv1.Alert {
 }
 
 func identity(a *alertv1.Alert) string { return fmt.Sprint(a.GetRule(), " ", a.GetLabels()) }
+
+// Diagnose says what is probably wrong with a target now; nil if it is not known.
+func (p *Player) Diagnose(target *eventv1.Target) *alertv1.Diagnosis {
+	return p.partition.Diagnose(event.Token(target))
+}
 
 // Transitions lists all that people may have been told of since the beginning,
 // or since the last Forget.

@@ -84,6 +84,224 @@ func (AlertState) EnumDescriptor() ([]byte, []int) {
 	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{0}
 }
 
+// DiagnosisCause names what is probably wrong with a target. The names are stable.
+type DiagnosisCause int32
+
+const (
+	// Never sent; reading it means the producer forgot the field.
+	DiagnosisCause_DIAGNOSIS_CAUSE_UNSPECIFIED DiagnosisCause = 0
+	// Nothing wrong is seen.
+	DiagnosisCause_DIAGNOSIS_CAUSE_NOTHING DiagnosisCause = 1
+	// What would decide it has no value.
+	DiagnosisCause_DIAGNOSIS_CAUSE_UNKNOWN DiagnosisCause = 2
+	// Nothing is heard of the target.
+	DiagnosisCause_DIAGNOSIS_CAUSE_UNREACHABLE DiagnosisCause = 3
+	// Account: the API key is wrong or revoked.
+	DiagnosisCause_DIAGNOSIS_CAUSE_KEY_REJECTED DiagnosisCause = 4
+	// Account: the API key lacks a scope.
+	DiagnosisCause_DIAGNOSIS_CAUSE_SCOPE_MISSING DiagnosisCause = 5
+	// Account: RunPod's API cannot be used.
+	DiagnosisCause_DIAGNOSIS_CAUSE_RUNPOD_DOWN DiagnosisCause = 6
+	// Account: polls are refused because there are too many.
+	DiagnosisCause_DIAGNOSIS_CAUSE_RATE_LIMITED DiagnosisCause = 7
+	// Account: too large a part of the inventory is gone.
+	DiagnosisCause_DIAGNOSIS_CAUSE_INVENTORY_SHRUNK DiagnosisCause = 8
+	// Endpoint: max workers is 0, so that no job can start.
+	DiagnosisCause_DIAGNOSIS_CAUSE_DISABLED DiagnosisCause = 9
+	// Endpoint: workers start and die.
+	DiagnosisCause_DIAGNOSIS_CAUSE_CRASH_LOOP DiagnosisCause = 10
+	// Endpoint: no host of the chosen kind is free.
+	DiagnosisCause_DIAGNOSIS_CAUSE_NO_CAPACITY DiagnosisCause = 11
+	// Endpoint: there is no worker yet, and jobs have only begun to wait.
+	DiagnosisCause_DIAGNOSIS_CAUSE_SCALING_FROM_ZERO DiagnosisCause = 12
+	// Endpoint: workers are starting.
+	DiagnosisCause_DIAGNOSIS_CAUSE_COLD_START DiagnosisCause = 13
+	// Endpoint: jobs run out of memory.
+	DiagnosisCause_DIAGNOSIS_CAUSE_JOBS_OOM DiagnosisCause = 14
+	// Endpoint: jobs run into their timeout.
+	DiagnosisCause_DIAGNOSIS_CAUSE_JOBS_TIMEOUT DiagnosisCause = 15
+	// Endpoint: the input of jobs is refused.
+	DiagnosisCause_DIAGNOSIS_CAUSE_JOBS_REFUSED DiagnosisCause = 16
+	// Endpoint: the handler raises or returns errors.
+	DiagnosisCause_DIAGNOSIS_CAUSE_JOBS_HANDLER DiagnosisCause = 17
+	// Endpoint: workers die over jobs.
+	DiagnosisCause_DIAGNOSIS_CAUSE_JOBS_CRASH DiagnosisCause = 18
+	// Endpoint: jobs fail, and nobody knows why.
+	DiagnosisCause_DIAGNOSIS_CAUSE_JOBS_FAILING DiagnosisCause = 19
+	// Endpoint: workers have jobs and finish none.
+	DiagnosisCause_DIAGNOSIS_CAUSE_NO_PROGRESS DiagnosisCause = 20
+	// Endpoint: workers are idle and take no job.
+	DiagnosisCause_DIAGNOSIS_CAUSE_NOT_TAKEN DiagnosisCause = 21
+	// Endpoint: all workers are busy and jobs wait.
+	DiagnosisCause_DIAGNOSIS_CAUSE_SATURATED DiagnosisCause = 22
+	// Endpoint: workers are unhealthy while no job waits.
+	DiagnosisCause_DIAGNOSIS_CAUSE_UNHEALTHY_WORKERS DiagnosisCause = 23
+	// Pod: it does not run.
+	DiagnosisCause_DIAGNOSIS_CAUSE_POD_DOWN DiagnosisCause = 24
+	// Pod: it is starting.
+	DiagnosisCause_DIAGNOSIS_CAUSE_POD_STARTING DiagnosisCause = 25
+	// Pod: its container begins again and again.
+	DiagnosisCause_DIAGNOSIS_CAUSE_POD_RESTARTING DiagnosisCause = 26
+	// Pod: it shows fewer GPUs than it was made with.
+	DiagnosisCause_DIAGNOSIS_CAUSE_GPU_MISSING DiagnosisCause = 27
+	// Pod: its GPUs are paid for and idle.
+	DiagnosisCause_DIAGNOSIS_CAUSE_GPU_IDLE DiagnosisCause = 28
+	// Pod: its memory is nearly full.
+	DiagnosisCause_DIAGNOSIS_CAUSE_MEMORY_FULL DiagnosisCause = 29
+)
+
+// Enum value maps for DiagnosisCause.
+var (
+	DiagnosisCause_name = map[int32]string{
+		0:  "DIAGNOSIS_CAUSE_UNSPECIFIED",
+		1:  "DIAGNOSIS_CAUSE_NOTHING",
+		2:  "DIAGNOSIS_CAUSE_UNKNOWN",
+		3:  "DIAGNOSIS_CAUSE_UNREACHABLE",
+		4:  "DIAGNOSIS_CAUSE_KEY_REJECTED",
+		5:  "DIAGNOSIS_CAUSE_SCOPE_MISSING",
+		6:  "DIAGNOSIS_CAUSE_RUNPOD_DOWN",
+		7:  "DIAGNOSIS_CAUSE_RATE_LIMITED",
+		8:  "DIAGNOSIS_CAUSE_INVENTORY_SHRUNK",
+		9:  "DIAGNOSIS_CAUSE_DISABLED",
+		10: "DIAGNOSIS_CAUSE_CRASH_LOOP",
+		11: "DIAGNOSIS_CAUSE_NO_CAPACITY",
+		12: "DIAGNOSIS_CAUSE_SCALING_FROM_ZERO",
+		13: "DIAGNOSIS_CAUSE_COLD_START",
+		14: "DIAGNOSIS_CAUSE_JOBS_OOM",
+		15: "DIAGNOSIS_CAUSE_JOBS_TIMEOUT",
+		16: "DIAGNOSIS_CAUSE_JOBS_REFUSED",
+		17: "DIAGNOSIS_CAUSE_JOBS_HANDLER",
+		18: "DIAGNOSIS_CAUSE_JOBS_CRASH",
+		19: "DIAGNOSIS_CAUSE_JOBS_FAILING",
+		20: "DIAGNOSIS_CAUSE_NO_PROGRESS",
+		21: "DIAGNOSIS_CAUSE_NOT_TAKEN",
+		22: "DIAGNOSIS_CAUSE_SATURATED",
+		23: "DIAGNOSIS_CAUSE_UNHEALTHY_WORKERS",
+		24: "DIAGNOSIS_CAUSE_POD_DOWN",
+		25: "DIAGNOSIS_CAUSE_POD_STARTING",
+		26: "DIAGNOSIS_CAUSE_POD_RESTARTING",
+		27: "DIAGNOSIS_CAUSE_GPU_MISSING",
+		28: "DIAGNOSIS_CAUSE_GPU_IDLE",
+		29: "DIAGNOSIS_CAUSE_MEMORY_FULL",
+	}
+	DiagnosisCause_value = map[string]int32{
+		"DIAGNOSIS_CAUSE_UNSPECIFIED":       0,
+		"DIAGNOSIS_CAUSE_NOTHING":           1,
+		"DIAGNOSIS_CAUSE_UNKNOWN":           2,
+		"DIAGNOSIS_CAUSE_UNREACHABLE":       3,
+		"DIAGNOSIS_CAUSE_KEY_REJECTED":      4,
+		"DIAGNOSIS_CAUSE_SCOPE_MISSING":     5,
+		"DIAGNOSIS_CAUSE_RUNPOD_DOWN":       6,
+		"DIAGNOSIS_CAUSE_RATE_LIMITED":      7,
+		"DIAGNOSIS_CAUSE_INVENTORY_SHRUNK":  8,
+		"DIAGNOSIS_CAUSE_DISABLED":          9,
+		"DIAGNOSIS_CAUSE_CRASH_LOOP":        10,
+		"DIAGNOSIS_CAUSE_NO_CAPACITY":       11,
+		"DIAGNOSIS_CAUSE_SCALING_FROM_ZERO": 12,
+		"DIAGNOSIS_CAUSE_COLD_START":        13,
+		"DIAGNOSIS_CAUSE_JOBS_OOM":          14,
+		"DIAGNOSIS_CAUSE_JOBS_TIMEOUT":      15,
+		"DIAGNOSIS_CAUSE_JOBS_REFUSED":      16,
+		"DIAGNOSIS_CAUSE_JOBS_HANDLER":      17,
+		"DIAGNOSIS_CAUSE_JOBS_CRASH":        18,
+		"DIAGNOSIS_CAUSE_JOBS_FAILING":      19,
+		"DIAGNOSIS_CAUSE_NO_PROGRESS":       20,
+		"DIAGNOSIS_CAUSE_NOT_TAKEN":         21,
+		"DIAGNOSIS_CAUSE_SATURATED":         22,
+		"DIAGNOSIS_CAUSE_UNHEALTHY_WORKERS": 23,
+		"DIAGNOSIS_CAUSE_POD_DOWN":          24,
+		"DIAGNOSIS_CAUSE_POD_STARTING":      25,
+		"DIAGNOSIS_CAUSE_POD_RESTARTING":    26,
+		"DIAGNOSIS_CAUSE_GPU_MISSING":       27,
+		"DIAGNOSIS_CAUSE_GPU_IDLE":          28,
+		"DIAGNOSIS_CAUSE_MEMORY_FULL":       29,
+	}
+)
+
+func (x DiagnosisCause) Enum() *DiagnosisCause {
+	p := new(DiagnosisCause)
+	*p = x
+	return p
+}
+
+func (x DiagnosisCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DiagnosisCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_tocsin_alert_v1_alert_proto_enumTypes[1].Descriptor()
+}
+
+func (DiagnosisCause) Type() protoreflect.EnumType {
+	return &file_tocsin_alert_v1_alert_proto_enumTypes[1]
+}
+
+func (x DiagnosisCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DiagnosisCause.Descriptor instead.
+func (DiagnosisCause) EnumDescriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{1}
+}
+
+// Certainty is how much speaks for a diagnosis.
+type Certainty int32
+
+const (
+	// Never sent; reading it means the producer forgot the field.
+	Certainty_CERTAINTY_UNSPECIFIED Certainty = 0
+	// Something else may as well be so.
+	Certainty_CERTAINTY_POSSIBLE Certainty = 1
+	// Most of what is known speaks for it.
+	Certainty_CERTAINTY_LIKELY Certainty = 2
+	// What is known allows nothing else.
+	Certainty_CERTAINTY_SURE Certainty = 3
+)
+
+// Enum value maps for Certainty.
+var (
+	Certainty_name = map[int32]string{
+		0: "CERTAINTY_UNSPECIFIED",
+		1: "CERTAINTY_POSSIBLE",
+		2: "CERTAINTY_LIKELY",
+		3: "CERTAINTY_SURE",
+	}
+	Certainty_value = map[string]int32{
+		"CERTAINTY_UNSPECIFIED": 0,
+		"CERTAINTY_POSSIBLE":    1,
+		"CERTAINTY_LIKELY":      2,
+		"CERTAINTY_SURE":        3,
+	}
+)
+
+func (x Certainty) Enum() *Certainty {
+	p := new(Certainty)
+	*p = x
+	return p
+}
+
+func (x Certainty) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Certainty) Descriptor() protoreflect.EnumDescriptor {
+	return file_tocsin_alert_v1_alert_proto_enumTypes[2].Descriptor()
+}
+
+func (Certainty) Type() protoreflect.EnumType {
+	return &file_tocsin_alert_v1_alert_proto_enumTypes[2]
+}
+
+func (x Certainty) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Certainty.Descriptor instead.
+func (Certainty) EnumDescriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+}
+
 // NoDataReason is why a condition has no value. That a source says zero is a value.
 type NoDataReason int32
 
@@ -126,11 +344,11 @@ func (x NoDataReason) String() string {
 }
 
 func (NoDataReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_tocsin_alert_v1_alert_proto_enumTypes[1].Descriptor()
+	return file_tocsin_alert_v1_alert_proto_enumTypes[3].Descriptor()
 }
 
 func (NoDataReason) Type() protoreflect.EnumType {
-	return &file_tocsin_alert_v1_alert_proto_enumTypes[1]
+	return &file_tocsin_alert_v1_alert_proto_enumTypes[3]
 }
 
 func (x NoDataReason) Number() protoreflect.EnumNumber {
@@ -139,7 +357,7 @@ func (x NoDataReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NoDataReason.Descriptor instead.
 func (NoDataReason) EnumDescriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{1}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
 }
 
 // TransitionKind says how an alert changed.
@@ -183,11 +401,11 @@ func (x TransitionKind) String() string {
 }
 
 func (TransitionKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tocsin_alert_v1_alert_proto_enumTypes[2].Descriptor()
+	return file_tocsin_alert_v1_alert_proto_enumTypes[4].Descriptor()
 }
 
 func (TransitionKind) Type() protoreflect.EnumType {
-	return &file_tocsin_alert_v1_alert_proto_enumTypes[2]
+	return &file_tocsin_alert_v1_alert_proto_enumTypes[4]
 }
 
 func (x TransitionKind) Number() protoreflect.EnumNumber {
@@ -196,7 +414,7 @@ func (x TransitionKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TransitionKind.Descriptor instead.
 func (TransitionKind) EnumDescriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
 }
 
 // Alert is one incident of one rule on one target and label set.
@@ -397,7 +615,10 @@ type Evidence struct {
 	// resolves, and where it ended otherwise than by its condition.
 	ValuesAtFiring []*Value `protobuf:"bytes,7,rep,name=values_at_firing,json=valuesAtFiring,proto3" json:"values_at_firing,omitempty"`
 	// For how long it fired. Absent before it resolved.
-	Duration      *durationpb.Duration `protobuf:"bytes,8,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,8,opt,name=duration,proto3" json:"duration,omitempty"`
+	// What was probably wrong with the target when it began to fire. Absent while
+	// pending.
+	Diagnosis     *Diagnosis `protobuf:"bytes,9,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +709,169 @@ func (x *Evidence) GetDuration() *durationpb.Duration {
 	return nil
 }
 
+func (x *Evidence) GetDiagnosis() *Diagnosis {
+	if x != nil {
+		return x.Diagnosis
+	}
+	return nil
+}
+
+// Diagnosis is what is probably wrong with a target, by RunPod's own triage.
+type Diagnosis struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cause.
+	Cause DiagnosisCause `protobuf:"varint,1,opt,name=cause,proto3,enum=tocsin.alert.v1.DiagnosisCause" json:"cause,omitempty"`
+	// How much speaks for it.
+	Certainty Certainty `protobuf:"varint,2,opt,name=certainty,proto3,enum=tocsin.alert.v1.Certainty" json:"certainty,omitempty"`
+	// The cause in words.
+	Sentence string `protobuf:"bytes,3,opt,name=sentence,proto3" json:"sentence,omitempty"`
+	// What led to it, what weighs most first.
+	Facts []*DiagnosisFact `protobuf:"bytes,4,rep,name=facts,proto3" json:"facts,omitempty"`
+	// What to do, what helps most often first.
+	Advice []string `protobuf:"bytes,5,rep,name=advice,proto3" json:"advice,omitempty"`
+	// What else may be so, what is likelier first.
+	Alternatives  []DiagnosisCause `protobuf:"varint,6,rep,packed,name=alternatives,proto3,enum=tocsin.alert.v1.DiagnosisCause" json:"alternatives,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Diagnosis) Reset() {
+	*x = Diagnosis{}
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Diagnosis) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Diagnosis) ProtoMessage() {}
+
+func (x *Diagnosis) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Diagnosis.ProtoReflect.Descriptor instead.
+func (*Diagnosis) Descriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Diagnosis) GetCause() DiagnosisCause {
+	if x != nil {
+		return x.Cause
+	}
+	return DiagnosisCause_DIAGNOSIS_CAUSE_UNSPECIFIED
+}
+
+func (x *Diagnosis) GetCertainty() Certainty {
+	if x != nil {
+		return x.Certainty
+	}
+	return Certainty_CERTAINTY_UNSPECIFIED
+}
+
+func (x *Diagnosis) GetSentence() string {
+	if x != nil {
+		return x.Sentence
+	}
+	return ""
+}
+
+func (x *Diagnosis) GetFacts() []*DiagnosisFact {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *Diagnosis) GetAdvice() []string {
+	if x != nil {
+		return x.Advice
+	}
+	return nil
+}
+
+func (x *Diagnosis) GetAlternatives() []DiagnosisCause {
+	if x != nil {
+		return x.Alternatives
+	}
+	return nil
+}
+
+// DiagnosisFact is one thing that is known and speaks for a cause.
+type DiagnosisFact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is: a field, a field over a time, or "failed jobs (oom)".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// How old it is in seconds of the world. Absent for settings, which hold until
+	// they are changed.
+	AgeSeconds    *float64 `protobuf:"fixed64,3,opt,name=age_seconds,json=ageSeconds,proto3,oneof" json:"age_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnosisFact) Reset() {
+	*x = DiagnosisFact{}
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnosisFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnosisFact) ProtoMessage() {}
+
+func (x *DiagnosisFact) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnosisFact.ProtoReflect.Descriptor instead.
+func (*DiagnosisFact) Descriptor() ([]byte, []int) {
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DiagnosisFact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiagnosisFact) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *DiagnosisFact) GetAgeSeconds() float64 {
+	if x != nil && x.AgeSeconds != nil {
+		return *x.AgeSeconds
+	}
+	return 0
+}
+
 // Extreme is the worst of one value that a condition compares.
 type Extreme struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -506,7 +890,7 @@ type Extreme struct {
 
 func (x *Extreme) Reset() {
 	*x = Extreme{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +902,7 @@ func (x *Extreme) String() string {
 func (*Extreme) ProtoMessage() {}
 
 func (x *Extreme) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +915,7 @@ func (x *Extreme) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extreme.ProtoReflect.Descriptor instead.
 func (*Extreme) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Extreme) GetName() string {
@@ -575,7 +959,7 @@ type NoData struct {
 
 func (x *NoData) Reset() {
 	*x = NoData{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +971,7 @@ func (x *NoData) String() string {
 func (*NoData) ProtoMessage() {}
 
 func (x *NoData) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +984,7 @@ func (x *NoData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoData.ProtoReflect.Descriptor instead.
 func (*NoData) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{3}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NoData) GetReason() NoDataReason {
@@ -632,7 +1016,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +1028,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +1041,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{4}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Value) GetName() string {
@@ -694,7 +1078,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +1090,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[5]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +1103,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Series) GetField() string {
@@ -749,7 +1133,7 @@ type Point struct {
 
 func (x *Point) Reset() {
 	*x = Point{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +1145,7 @@ func (x *Point) String() string {
 func (*Point) ProtoMessage() {}
 
 func (x *Point) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[6]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +1158,7 @@ func (x *Point) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Point.ProtoReflect.Descriptor instead.
 func (*Point) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Point) GetSecondsAgo() float64 {
@@ -810,7 +1194,7 @@ type ErrorGroup struct {
 
 func (x *ErrorGroup) Reset() {
 	*x = ErrorGroup{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1206,7 @@ func (x *ErrorGroup) String() string {
 func (*ErrorGroup) ProtoMessage() {}
 
 func (x *ErrorGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[7]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1219,7 @@ func (x *ErrorGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorGroup.ProtoReflect.Descriptor instead.
 func (*ErrorGroup) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ErrorGroup) GetCategory() string {
@@ -893,7 +1277,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1289,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[8]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1302,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cause) GetLogId() string {
@@ -968,7 +1352,7 @@ type Transition struct {
 
 func (x *Transition) Reset() {
 	*x = Transition{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1364,7 @@ func (x *Transition) String() string {
 func (*Transition) ProtoMessage() {}
 
 func (x *Transition) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[9]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1377,7 @@ func (x *Transition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transition.ProtoReflect.Descriptor instead.
 func (*Transition) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Transition) GetId() string {
@@ -1043,7 +1427,7 @@ type TransitionBatch struct {
 
 func (x *TransitionBatch) Reset() {
 	*x = TransitionBatch{}
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[10]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1439,7 @@ func (x *TransitionBatch) String() string {
 func (*TransitionBatch) ProtoMessage() {}
 
 func (x *TransitionBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[10]
+	mi := &file_tocsin_alert_v1_alert_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1452,7 @@ func (x *TransitionBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransitionBatch.ProtoReflect.Descriptor instead.
 func (*TransitionBatch) Descriptor() ([]byte, []int) {
-	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{10}
+	return file_tocsin_alert_v1_alert_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TransitionBatch) GetTransitions() []*Transition {
@@ -1106,7 +1490,7 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe0\x03\n" +
 	"\bEvidence\x12\x1e\n" +
 	"\n" +
 	"expression\x18\x01 \x01(\tR\n" +
@@ -1117,7 +1501,21 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\ano_data\x18\x05 \x01(\v2\x17.tocsin.alert.v1.NoDataR\x06noData\x12.\n" +
 	"\x05worst\x18\x06 \x03(\v2\x18.tocsin.alert.v1.ExtremeR\x05worst\x12@\n" +
 	"\x10values_at_firing\x18\a \x03(\v2\x16.tocsin.alert.v1.ValueR\x0evaluesAtFiring\x125\n" +
-	"\bduration\x18\b \x01(\v2\x19.google.protobuf.DurationR\bduration\"y\n" +
+	"\bduration\x18\b \x01(\v2\x19.google.protobuf.DurationR\bduration\x128\n" +
+	"\tdiagnosis\x18\t \x01(\v2\x1a.tocsin.alert.v1.DiagnosisR\tdiagnosis\"\xab\x02\n" +
+	"\tDiagnosis\x125\n" +
+	"\x05cause\x18\x01 \x01(\x0e2\x1f.tocsin.alert.v1.DiagnosisCauseR\x05cause\x128\n" +
+	"\tcertainty\x18\x02 \x01(\x0e2\x1a.tocsin.alert.v1.CertaintyR\tcertainty\x12\x1a\n" +
+	"\bsentence\x18\x03 \x01(\tR\bsentence\x124\n" +
+	"\x05facts\x18\x04 \x03(\v2\x1e.tocsin.alert.v1.DiagnosisFactR\x05facts\x12\x16\n" +
+	"\x06advice\x18\x05 \x03(\tR\x06advice\x12C\n" +
+	"\falternatives\x18\x06 \x03(\x0e2\x1f.tocsin.alert.v1.DiagnosisCauseR\falternatives\"o\n" +
+	"\rDiagnosisFact\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12$\n" +
+	"\vage_seconds\x18\x03 \x01(\x01H\x00R\n" +
+	"ageSeconds\x88\x01\x01B\x0e\n" +
+	"\f_age_seconds\"y\n" +
 	"\aExtreme\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06lowest\x18\x02 \x01(\bR\x06lowest\x12\x16\n" +
@@ -1165,7 +1563,44 @@ const file_tocsin_alert_v1_alert_proto_rawDesc = "" +
 	"\x17ALERT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ALERT_STATE_PENDING\x10\x01\x12\x16\n" +
 	"\x12ALERT_STATE_FIRING\x10\x02\x12\x18\n" +
-	"\x14ALERT_STATE_RESOLVED\x10\x03*\x89\x01\n" +
+	"\x14ALERT_STATE_RESOLVED\x10\x03*\xf0\a\n" +
+	"\x0eDiagnosisCause\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17DIAGNOSIS_CAUSE_NOTHING\x10\x01\x12\x1b\n" +
+	"\x17DIAGNOSIS_CAUSE_UNKNOWN\x10\x02\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_UNREACHABLE\x10\x03\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_KEY_REJECTED\x10\x04\x12!\n" +
+	"\x1dDIAGNOSIS_CAUSE_SCOPE_MISSING\x10\x05\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_RUNPOD_DOWN\x10\x06\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_RATE_LIMITED\x10\a\x12$\n" +
+	" DIAGNOSIS_CAUSE_INVENTORY_SHRUNK\x10\b\x12\x1c\n" +
+	"\x18DIAGNOSIS_CAUSE_DISABLED\x10\t\x12\x1e\n" +
+	"\x1aDIAGNOSIS_CAUSE_CRASH_LOOP\x10\n" +
+	"\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_NO_CAPACITY\x10\v\x12%\n" +
+	"!DIAGNOSIS_CAUSE_SCALING_FROM_ZERO\x10\f\x12\x1e\n" +
+	"\x1aDIAGNOSIS_CAUSE_COLD_START\x10\r\x12\x1c\n" +
+	"\x18DIAGNOSIS_CAUSE_JOBS_OOM\x10\x0e\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_JOBS_TIMEOUT\x10\x0f\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_JOBS_REFUSED\x10\x10\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_JOBS_HANDLER\x10\x11\x12\x1e\n" +
+	"\x1aDIAGNOSIS_CAUSE_JOBS_CRASH\x10\x12\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_JOBS_FAILING\x10\x13\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_NO_PROGRESS\x10\x14\x12\x1d\n" +
+	"\x19DIAGNOSIS_CAUSE_NOT_TAKEN\x10\x15\x12\x1d\n" +
+	"\x19DIAGNOSIS_CAUSE_SATURATED\x10\x16\x12%\n" +
+	"!DIAGNOSIS_CAUSE_UNHEALTHY_WORKERS\x10\x17\x12\x1c\n" +
+	"\x18DIAGNOSIS_CAUSE_POD_DOWN\x10\x18\x12 \n" +
+	"\x1cDIAGNOSIS_CAUSE_POD_STARTING\x10\x19\x12\"\n" +
+	"\x1eDIAGNOSIS_CAUSE_POD_RESTARTING\x10\x1a\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_GPU_MISSING\x10\x1b\x12\x1c\n" +
+	"\x18DIAGNOSIS_CAUSE_GPU_IDLE\x10\x1c\x12\x1f\n" +
+	"\x1bDIAGNOSIS_CAUSE_MEMORY_FULL\x10\x1d*h\n" +
+	"\tCertainty\x12\x19\n" +
+	"\x15CERTAINTY_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12CERTAINTY_POSSIBLE\x10\x01\x12\x14\n" +
+	"\x10CERTAINTY_LIKELY\x10\x02\x12\x12\n" +
+	"\x0eCERTAINTY_SURE\x10\x03*\x89\x01\n" +
 	"\fNoDataReason\x12\x1e\n" +
 	"\x1aNO_DATA_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17NO_DATA_REASON_LEFT_OUT\x10\x01\x12\x1e\n" +
@@ -1191,59 +1626,68 @@ func file_tocsin_alert_v1_alert_proto_rawDescGZIP() []byte {
 	return file_tocsin_alert_v1_alert_proto_rawDescData
 }
 
-var file_tocsin_alert_v1_alert_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tocsin_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_tocsin_alert_v1_alert_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_tocsin_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_tocsin_alert_v1_alert_proto_goTypes = []any{
 	(AlertState)(0),               // 0: tocsin.alert.v1.AlertState
-	(NoDataReason)(0),             // 1: tocsin.alert.v1.NoDataReason
-	(TransitionKind)(0),           // 2: tocsin.alert.v1.TransitionKind
-	(*Alert)(nil),                 // 3: tocsin.alert.v1.Alert
-	(*Evidence)(nil),              // 4: tocsin.alert.v1.Evidence
-	(*Extreme)(nil),               // 5: tocsin.alert.v1.Extreme
-	(*NoData)(nil),                // 6: tocsin.alert.v1.NoData
-	(*Value)(nil),                 // 7: tocsin.alert.v1.Value
-	(*Series)(nil),                // 8: tocsin.alert.v1.Series
-	(*Point)(nil),                 // 9: tocsin.alert.v1.Point
-	(*ErrorGroup)(nil),            // 10: tocsin.alert.v1.ErrorGroup
-	(*Cause)(nil),                 // 11: tocsin.alert.v1.Cause
-	(*Transition)(nil),            // 12: tocsin.alert.v1.Transition
-	(*TransitionBatch)(nil),       // 13: tocsin.alert.v1.TransitionBatch
-	nil,                           // 14: tocsin.alert.v1.Alert.LabelsEntry
-	nil,                           // 15: tocsin.alert.v1.Alert.AnnotationsEntry
-	(*v1.Target)(nil),             // 16: tocsin.event.v1.Target
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(DiagnosisCause)(0),           // 1: tocsin.alert.v1.DiagnosisCause
+	(Certainty)(0),                // 2: tocsin.alert.v1.Certainty
+	(NoDataReason)(0),             // 3: tocsin.alert.v1.NoDataReason
+	(TransitionKind)(0),           // 4: tocsin.alert.v1.TransitionKind
+	(*Alert)(nil),                 // 5: tocsin.alert.v1.Alert
+	(*Evidence)(nil),              // 6: tocsin.alert.v1.Evidence
+	(*Diagnosis)(nil),             // 7: tocsin.alert.v1.Diagnosis
+	(*DiagnosisFact)(nil),         // 8: tocsin.alert.v1.DiagnosisFact
+	(*Extreme)(nil),               // 9: tocsin.alert.v1.Extreme
+	(*NoData)(nil),                // 10: tocsin.alert.v1.NoData
+	(*Value)(nil),                 // 11: tocsin.alert.v1.Value
+	(*Series)(nil),                // 12: tocsin.alert.v1.Series
+	(*Point)(nil),                 // 13: tocsin.alert.v1.Point
+	(*ErrorGroup)(nil),            // 14: tocsin.alert.v1.ErrorGroup
+	(*Cause)(nil),                 // 15: tocsin.alert.v1.Cause
+	(*Transition)(nil),            // 16: tocsin.alert.v1.Transition
+	(*TransitionBatch)(nil),       // 17: tocsin.alert.v1.TransitionBatch
+	nil,                           // 18: tocsin.alert.v1.Alert.LabelsEntry
+	nil,                           // 19: tocsin.alert.v1.Alert.AnnotationsEntry
+	(*v1.Target)(nil),             // 20: tocsin.event.v1.Target
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_tocsin_alert_v1_alert_proto_depIdxs = []int32{
-	16, // 0: tocsin.alert.v1.Alert.target:type_name -> tocsin.event.v1.Target
-	14, // 1: tocsin.alert.v1.Alert.labels:type_name -> tocsin.alert.v1.Alert.LabelsEntry
-	15, // 2: tocsin.alert.v1.Alert.annotations:type_name -> tocsin.alert.v1.Alert.AnnotationsEntry
+	20, // 0: tocsin.alert.v1.Alert.target:type_name -> tocsin.event.v1.Target
+	18, // 1: tocsin.alert.v1.Alert.labels:type_name -> tocsin.alert.v1.Alert.LabelsEntry
+	19, // 2: tocsin.alert.v1.Alert.annotations:type_name -> tocsin.alert.v1.Alert.AnnotationsEntry
 	0,  // 3: tocsin.alert.v1.Alert.state:type_name -> tocsin.alert.v1.AlertState
-	17, // 4: tocsin.alert.v1.Alert.active_at:type_name -> google.protobuf.Timestamp
-	17, // 5: tocsin.alert.v1.Alert.fired_at:type_name -> google.protobuf.Timestamp
-	17, // 6: tocsin.alert.v1.Alert.resolved_at:type_name -> google.protobuf.Timestamp
-	4,  // 7: tocsin.alert.v1.Alert.evidence:type_name -> tocsin.alert.v1.Evidence
-	7,  // 8: tocsin.alert.v1.Evidence.values:type_name -> tocsin.alert.v1.Value
-	8,  // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
-	10, // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
-	6,  // 11: tocsin.alert.v1.Evidence.no_data:type_name -> tocsin.alert.v1.NoData
-	5,  // 12: tocsin.alert.v1.Evidence.worst:type_name -> tocsin.alert.v1.Extreme
-	7,  // 13: tocsin.alert.v1.Evidence.values_at_firing:type_name -> tocsin.alert.v1.Value
-	18, // 14: tocsin.alert.v1.Evidence.duration:type_name -> google.protobuf.Duration
-	17, // 15: tocsin.alert.v1.Extreme.at:type_name -> google.protobuf.Timestamp
-	1,  // 16: tocsin.alert.v1.NoData.reason:type_name -> tocsin.alert.v1.NoDataReason
-	9,  // 17: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
-	17, // 18: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
-	2,  // 19: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
-	11, // 20: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
-	17, // 21: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
-	3,  // 22: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
-	12, // 23: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	21, // 4: tocsin.alert.v1.Alert.active_at:type_name -> google.protobuf.Timestamp
+	21, // 5: tocsin.alert.v1.Alert.fired_at:type_name -> google.protobuf.Timestamp
+	21, // 6: tocsin.alert.v1.Alert.resolved_at:type_name -> google.protobuf.Timestamp
+	6,  // 7: tocsin.alert.v1.Alert.evidence:type_name -> tocsin.alert.v1.Evidence
+	11, // 8: tocsin.alert.v1.Evidence.values:type_name -> tocsin.alert.v1.Value
+	12, // 9: tocsin.alert.v1.Evidence.series:type_name -> tocsin.alert.v1.Series
+	14, // 10: tocsin.alert.v1.Evidence.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
+	10, // 11: tocsin.alert.v1.Evidence.no_data:type_name -> tocsin.alert.v1.NoData
+	9,  // 12: tocsin.alert.v1.Evidence.worst:type_name -> tocsin.alert.v1.Extreme
+	11, // 13: tocsin.alert.v1.Evidence.values_at_firing:type_name -> tocsin.alert.v1.Value
+	22, // 14: tocsin.alert.v1.Evidence.duration:type_name -> google.protobuf.Duration
+	7,  // 15: tocsin.alert.v1.Evidence.diagnosis:type_name -> tocsin.alert.v1.Diagnosis
+	1,  // 16: tocsin.alert.v1.Diagnosis.cause:type_name -> tocsin.alert.v1.DiagnosisCause
+	2,  // 17: tocsin.alert.v1.Diagnosis.certainty:type_name -> tocsin.alert.v1.Certainty
+	8,  // 18: tocsin.alert.v1.Diagnosis.facts:type_name -> tocsin.alert.v1.DiagnosisFact
+	1,  // 19: tocsin.alert.v1.Diagnosis.alternatives:type_name -> tocsin.alert.v1.DiagnosisCause
+	21, // 20: tocsin.alert.v1.Extreme.at:type_name -> google.protobuf.Timestamp
+	3,  // 21: tocsin.alert.v1.NoData.reason:type_name -> tocsin.alert.v1.NoDataReason
+	13, // 22: tocsin.alert.v1.Series.points:type_name -> tocsin.alert.v1.Point
+	21, // 23: tocsin.alert.v1.Cause.stored_at:type_name -> google.protobuf.Timestamp
+	4,  // 24: tocsin.alert.v1.Transition.kind:type_name -> tocsin.alert.v1.TransitionKind
+	15, // 25: tocsin.alert.v1.Transition.cause:type_name -> tocsin.alert.v1.Cause
+	21, // 26: tocsin.alert.v1.Transition.at:type_name -> google.protobuf.Timestamp
+	5,  // 27: tocsin.alert.v1.Transition.alert:type_name -> tocsin.alert.v1.Alert
+	16, // 28: tocsin.alert.v1.TransitionBatch.transitions:type_name -> tocsin.alert.v1.Transition
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_alert_v1_alert_proto_init() }
@@ -1251,15 +1695,16 @@ func file_tocsin_alert_v1_alert_proto_init() {
 	if File_tocsin_alert_v1_alert_proto != nil {
 		return
 	}
-	file_tocsin_alert_v1_alert_proto_msgTypes[4].OneofWrappers = []any{}
+	file_tocsin_alert_v1_alert_proto_msgTypes[3].OneofWrappers = []any{}
 	file_tocsin_alert_v1_alert_proto_msgTypes[6].OneofWrappers = []any{}
+	file_tocsin_alert_v1_alert_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_alert_v1_alert_proto_rawDesc), len(file_tocsin_alert_v1_alert_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   13,
+			NumEnums:      5,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
