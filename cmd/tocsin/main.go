@@ -1,6 +1,6 @@
 // Command tocsin is all of Tocsin in one process: it watches a RunPod account
 // (up), shows how that looks with a simulated one (demo), lists what fires
-// (alerts), looks at rules (rules), and plays RunPod or a receiver for services that run apart (simulate,
+// (alerts) and says why (explain, diagnose), looks at rules (rules), and plays RunPod or a receiver for services that run apart (simulate,
 // receive).
 package main
 
@@ -28,10 +28,12 @@ func main() {
 
 // commands are what tocsin can do.
 type commands struct {
-	Up     upCommand     `cmd:"" help:"Watch a RunPod account: everything in one process. Needs RUNPOD_API_KEY or a configuration."`
-	Demo   demoCommand   `cmd:"" help:"Run everything against a simulated RunPod in which things go wrong. Needs no account."`
-	Alerts alertsCommand `cmd:"" help:"List the alerts that are pending or firing."`
-	Rules  rulesCommand  `cmd:"" help:"Check and try rules before they run, and print what they can name."`
+	Up       upCommand       `cmd:"" help:"Watch a RunPod account: everything in one process. Needs RUNPOD_API_KEY or a configuration."`
+	Demo     demoCommand     `cmd:"" help:"Run everything against a simulated RunPod in which things go wrong. Needs no account."`
+	Alerts   alertsCommand   `cmd:"" help:"List the alerts that are pending or firing."`
+	Explain  explainCommand  `cmd:"" help:"Tell all there is to say of one alert: why it fires, how bad it is, what is probably wrong and what to do."`
+	Diagnose diagnoseCommand `cmd:"" help:"Say what is probably wrong with an endpoint or a pod, whether an alert fires or not."`
+	Rules    rulesCommand    `cmd:"" help:"Check and try rules before they run, and print what they can name."`
 	rehearsal.Commands
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

@@ -91,10 +91,13 @@ func TestTheDemosRulesAreTheDefaultOnesWithAShorterIdleWindow(t *testing.T) {
 	}
 }
 
-// fakeAlerter answers ListAlerts in pages of one.
+// fakeAlerter answers ListAlerts in pages of one, and tells of one alert and one
+// target.
 type fakeAlerter struct {
 	queryv1.UnimplementedQueryServiceServer
-	alerts []*alertv1.Alert
+	alerts    []*alertv1.Alert
+	explained *queryv1.ExplainAlertResponse
+	diagnosed *queryv1.DiagnoseResponse
 }
 
 func (a *fakeAlerter) ListAlerts(_ context.Context, req *queryv1.ListAlertsRequest) (*queryv1.ListAlertsResponse, error) {
@@ -145,6 +148,7 @@ func TestAlerts(t *testing.T) {
 			Id: rule, Rule: rule, State: state, ActiveAt: timestamppb.New(since),
 			Target: &eventv1.Target{Id: "abc"}, Labels: map[string]string{"severity": severity},
 			Annotations: map[string]string{"summary": summary},
+			Evidence:    &alertv1.Evidence{Worst: []*alertv1.Extreme{{Name: "jobs.in_queue", Number: 212}, {Name: "x"}}},
 		}
 	}
 	observed := func(a *alertv1.Alert) *alertv1.Alert {
@@ -175,6 +179,7 @@ func TestAlerts(t *testing.T) {
 	if strings.Contains(out.String(), "\x1b") {
 		t.Errorf("a summary moves the cursor: %q", out.String())
 	}
+	has(t, out.String(), "firing", "Sooner", "jobs.in_queue 212", "Sooner", "first")
 
 	err := run(t.Context(), []string{"alerts", "--address", address, "bad{"}, &out, &out)
 	if err == nil || !strings.Contains(err.Error(), "bad{") {

@@ -158,7 +158,7 @@ func work(ctx context.Context, opts Options, program *engine.Program, files map[
 	history := eventlog.NewHistory(conn, event.Partitions, older, log, reg)
 	server := rpc.NewServer(rpc.ServerOptions{Token: opts.Token, Log: log, Registerer: reg})
 	queryv1.RegisterQueryServiceServer(server, query.NewServer(query.Options{
-		Store: store, View: view, Rules: library, End: reader.End, Log: log,
+		Store: store, View: view, Rules: library, Speed: opts.Speed, End: reader.End, Log: log,
 	}))
 	rulev1.RegisterRuleServiceServer(server, ruleService{&reload.Server{Reloader: reloader}, backtests(opts, eventLog, library)})
 

@@ -18,11 +18,13 @@ const shownSeries = 15 * time.Minute
 
 // Stored is what was committed of one target and its alerts.
 type Stored struct {
+	// Token is the target's.
+	Token string
 	// Head is the partition's head.
 	Head []byte
 	// Targets are the values under the keys that TargetKeys names, as far as there are.
 	Targets map[string][]byte
-	// Active are the stored alerts of the target by id.
+	// Active are stored alerts by id; those of other targets are left out.
 	Active map[string][]byte
 	// At is the timestamp of the last message that is applied.
 	At time.Time
@@ -33,19 +35,23 @@ func TargetKeys(token string) []string {
 	return []string{token, token + goneSuffix, token + jobsSuffix}
 }
 
-// AlertTarget returns the token of the target that a stored alert is about.
-func AlertTarget(data []byte) (token string, err error) {
-	r, err := decodeRecord(data)
-	return r.GetToken(), err
-}
-
 // Inspection is one target as it was committed, judged for somebody who asks.
 // Nothing that is done with it changes a state.
 type Inspection struct{ p *Partition }
 
 // Inspect reads what was committed of a target, with the rules in force then.
 func Inspect(s Stored, program *Program, speed float64) (*Inspection, error) {
-	p, err := Load(s.Head, s.Targets, s.Active, speed)
+	active := map[string][]byte{}
+	for id, data := range s.Active {
+		r, err := decodeRecord(data)
+		if err != nil {
+			return nil, err
+		}
+		if r.GetToken() == s.Token {
+			active[id] = data
+		}
+	}
+	p, err := Load(s.Head, s.Targets, active, speed)
 	if err != nil {
 		return nil, err
 	}

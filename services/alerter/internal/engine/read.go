@@ -56,6 +56,16 @@ func DecodeTarget(data []byte) (*queryv1.TargetStatus, error) {
 	return decodeTarget("", &s).status(s.GetAlertIds()), nil
 }
 
+// DecodeName reads the name of a stored target; empty if it has none. The bytes must
+// be of a key for which IsTarget is true.
+func DecodeName(data []byte) (string, error) {
+	var s statev1.TargetState
+	if err := proto.Unmarshal(data, &s); err != nil {
+		return "", fmt.Errorf("decode target: %w", err)
+	}
+	return s.GetTarget().GetName(), nil
+}
+
 // DecodeAlert turns a stored value of Delta.Active into an alert.
 func DecodeAlert(data []byte) (*alertv1.Alert, error) {
 	r, err := decodeRecord(data)

@@ -15,18 +15,30 @@ import (
 const maxWorst = 4
 
 // worth returns the values of a condition of which the worst is worth keeping. A
-// setting is what people chose, and no measure of how bad something is.
+// setting is what people chose, and no measure of how bad something is. What is
+// compared with a limit comes before what is compared with zero, which often only
+// asks whether there is anything to judge.
 func worth(cond *expr.Expr, slots []expr.Slot) []expr.Measure {
 	var all []expr.Measure
 	for _, m := range cond.Measures() {
 		measured := slices.ContainsFunc(m.Slots, func(id int) bool {
 			return slots[id].Fn != expr.FnField || sourceOf(slots[id].Field) != factsOfSpec
 		})
-		if measured && len(all) < maxWorst {
+		if measured {
 			all = append(all, m)
 		}
 	}
-	return all
+	slices.SortStableFunc(all, func(a, b expr.Measure) int {
+		switch {
+		case a.Guard == b.Guard:
+			return 0
+		case b.Guard:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return all[:min(len(all), maxWorst)]
 }
 
 // worsen takes the values at hand into the worst of an alert. The cache must hold
@@ -64,7 +76,7 @@ func (a *alert) extreme(m expr.Measure) *alertv1.Extreme {
 	return nil
 }
 
-// order puts the worst into the order of the expression.
+// order puts the worst into the order of what is measured.
 func (a *alert) order() {
 	slices.SortFunc(a.worst, func(x, y *alertv1.Extreme) int { return a.rule.measure(x) - a.rule.measure(y) })
 }

@@ -156,6 +156,14 @@ func TestTheNextIncidentHasAWorstOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestWhatIsComparedWithALimitIsTheWorstFirst(t *testing.T) {
+	s := newStory(t, compile(t, "groups: [{name: g, rules: [{alert: Queue, on: endpoint, expr: \"jobs.in_progress > 0 && jobs.completed > 0 && jobs.in_queue > 5\"}]}]"))
+	s.send(0, sampled(endpoint("x"), s.at.UnixMilli(), 15*time.Second, &eventv1.JobCounts{InQueue: new(int64(9)), InProgress: new(int64(2)), Completed: new(int64(1))}, nil))
+	if got, want := worstOf(s.only()), "highest jobs.in_queue 9 at 0, highest jobs.in_progress 2 at 0, highest jobs.completed 1 at 0"; got != want {
+		t.Errorf("worst %q, want %q", got, want)
+	}
+}
+
 func TestEvidenceIsBounded(t *testing.T) {
 	wide := "min(jobs.in_queue, '2h') >= 0"
 	for _, f := range []string{"jobs.in_progress", "workers.idle", "workers.ready", "workers.running", "workers.initializing", "workers.throttled", "workers.unhealthy"} {

@@ -16,6 +16,9 @@ type Measure struct {
 	// Lowest says that the condition asks for less than something, so that the least
 	// value is the worst.
 	Lowest bool
+	// Guard says that it is compared with zero: the condition asks whether there is
+	// any at all.
+	Guard bool
 	// Slots are what the value is made of, thresholds left out.
 	Slots []int
 
@@ -113,8 +116,13 @@ func (b *builder) measure(e ast.Expr, negated bool) {
 			continue
 		}
 		m.Text = b.write(value, 0)
-		if !slices.ContainsFunc(b.e.measures, func(o Measure) bool { return o.Text == m.Text && o.Lowest == m.Lowest }) {
+		limit, constant := numberOf(args[1-i])
+		m.Guard = constant && limit == 0
+		at := slices.IndexFunc(b.e.measures, func(o Measure) bool { return o.Text == m.Text && o.Lowest == m.Lowest })
+		if at < 0 {
 			b.e.measures = append(b.e.measures, m)
+		} else {
+			b.e.measures[at].Guard = b.e.measures[at].Guard && m.Guard
 		}
 		return
 	}

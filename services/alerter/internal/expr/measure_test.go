@@ -31,6 +31,9 @@ func measured(t *testing.T, on rulefile.On, text string, values map[string]Value
 		} else {
 			line += "unknown"
 		}
+		if m.Guard {
+			line += " guard"
+		}
 		all = append(all, line)
 	}
 	return all
@@ -74,9 +77,11 @@ func TestWhatAConditionCompares(t *testing.T) {
 		},
 		{"two numbers", "max(workers.running, workers.max) + 1 > 3", []string{"max(workers.running, workers.max) + 1 highest 5"}},
 		{"division by nothing", "workers.running / workers.idle > 1", []string{"workers.running / workers.idle highest unknown"}},
-		{"what is missing", "workers.throttled > 0", []string{"workers.throttled highest unknown"}},
+		{"what is missing", "workers.throttled > 1", []string{"workers.throttled highest unknown"}},
 		{"a choice is no measure", "(jobs.in_queue > 3 ? workers.running : workers.max) > workers.idle", []string{"workers.idle lowest 0"}},
-		{"two constants", "1 > 2 || jobs.in_queue > 0", []string{"jobs.in_queue highest 12"}},
+		{"any at all", "workers.idle > 0 && 0 < jobs.in_queue", []string{"workers.idle highest 0 guard", "jobs.in_queue highest 12 guard"}},
+		{"any at all, and more than a limit", "workers.running > 0 && workers.running > 2", []string{"workers.running highest 3"}},
+		{"two constants", "1 > 2 || jobs.in_queue > 0", []string{"jobs.in_queue highest 12 guard"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, measured(t, rulefile.OnEndpoint, c.expr, values)); diff != "" {

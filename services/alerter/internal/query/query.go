@@ -41,6 +41,8 @@ type Store interface {
 	Tokens(ctx context.Context) ([]string, error)
 	// Targets reads stored targets by token.
 	Targets(ctx context.Context, tokens []string) (map[string][]byte, error)
+	// Part reads at one instant what belongs to a target.
+	Part(ctx context.Context, token string, keys []string) (*state.Saved, error)
 }
 
 // Rules finds rule sets.
@@ -57,6 +59,8 @@ type Options struct {
 	View *View
 	// Rules finds rule sets.
 	Rules Rules
+	// Speed is how many times faster than life the rules run; 0 means once.
+	Speed float64
 	// End finds the end of the event log.
 	End EndFunc
 	// Log gets the reasons that callers are not told.

@@ -25,6 +25,8 @@ const (
 	// watcherQueue bounds what waits for one watcher. 1,024 alerts of 2 KiB are
 	// 2 MB; whoever is further behind is better served by starting again.
 	watcherQueue = 1024
+	// maxOver bounds the resolved alerts that are remembered: of up to 12 KiB each, 3 MB.
+	maxOver = 256
 	// maxWatchers bounds the watchers of a replica, and so their queues to 512 MB.
 	maxWatchers = 256
 )
@@ -45,6 +47,7 @@ type View struct {
 	known    [event.Partitions]map[string]entry // guarded by mu
 	covered  [event.Partitions]func() (seq uint64, at time.Time)
 	watchers map[*watcher]struct{} // guarded by mu
+	over     []*alertv1.Alert      // guarded by mu; those that resolved here lately, oldest first
 }
 
 // entry is an alert, with the bytes it was read from if it was.
@@ -86,6 +89,10 @@ func (v *View) Changed(partition int, alerts []*alertv1.Alert) {
 	for _, a := range alerts {
 		if a.GetState() == alertv1.AlertState_ALERT_STATE_RESOLVED {
 			delete(v.known[partition], a.GetId())
+			v.over = append(v.over, a)
+			if len(v.over) > maxOver {
+				v.over = slices.Delete(v.over, 0, len(v.over)-maxOver)
+			}
 		} else {
 			v.known[partition][a.GetId()] = entry{alert: a}
 		}
@@ -198,7 +205,7 @@ func (v *View) replace(partition int, fresh map[string]entry) {
 		return
 	}
 	for id, e := range fresh {
-		if before, ok := old[id]; !ok || !proto.Equal(before.alert, e.alert) {
+		if before, ok := old[id]; !ok || !sameNews(before.alert, e.alert) {
 			v.tell(e.alert)
 		}
 	}
@@ -210,6 +217,29 @@ func (v *View) replace(partition int, fresh map[string]entry) {
 			v.tell(over)
 		}
 	}
+}
+
+// sameNews says that two states of an alert differ in nothing that is told as a
+// change: that it became worse is not.
+func sameNews(a, b *alertv1.Alert) bool {
+	if proto.Equal(a, b) {
+		return true
+	}
+	if proto.Equal(a.GetEvidence(), b.GetEvidence()) || a.GetEvidence() == nil || b.GetEvidence() == nil {
+		return false
+	}
+	a = proto.CloneOf(a)
+	a.Evidence.Worst = b.GetEvidence().GetWorst()
+	return proto.Equal(a, b)
+}
+
+// resolved returns the alerts that resolved here lately, newest first.
+func (v *View) resolved() []*alertv1.Alert {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all := slices.Clone(v.over)
+	slices.Reverse(all)
+	return all
 }
 
 // tell queues an alert for all watchers. The caller holds mu.

@@ -142,6 +142,35 @@ func (s *Store) Alerts(ctx context.Context, partitions []int) ([]Alerts, error) 
 	return alerts, nil
 }
 
+// Part reads what belongs to one target, at one instant: the head of its partition,
+// the values under some keys, and the active alerts of the whole partition. The
+// outbox is left out.
+func (s *Store) Part(ctx context.Context, token string, keys []string) (*Saved, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	k := keysOf(event.Partition(token))
+	tx := s.redis.TxPipeline()
+	head, active := tx.Get(ctx, k.head), tx.HGetAll(ctx, k.active)
+	values := make([]*redis.StringCmd, len(keys))
+	for i, key := range keys {
+		values[i] = tx.HGet(ctx, k.targets, key)
+	}
+	if err := exec(ctx, tx); err != nil {
+		return nil, fmt.Errorf("read target %s: %w", token, err)
+	}
+	part := &Saved{Targets: map[string][]byte{}, Active: byteMap(active.Val())}
+	if raw, err := head.Bytes(); err == nil {
+		part.Head = raw
+		part.Stored, part.Newer = decodeHead(raw)
+	}
+	for i, cmd := range values {
+		if raw, err := cmd.Bytes(); err == nil {
+			part.Targets[keys[i]] = raw
+		}
+	}
+	return part, nil
+}
+
 // Alert reads the stored alert with an id, in whatever partition it is. It is
 // nil when there is none.
 func (s *Store) Alert(ctx context.Context, id string) ([]byte, error) {

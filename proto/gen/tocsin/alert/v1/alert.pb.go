@@ -609,7 +609,8 @@ type Evidence struct {
 	// Why the condition has no value now. Absent while it has one.
 	NoData *NoData `protobuf:"bytes,5,opt,name=no_data,json=noData,proto3" json:"no_data,omitempty"`
 	// The worst of each value that the condition compares, from when it began to
-	// hold on, in the order of the expression, at most four.
+	// hold on, at most four: first those that it compares with a limit, then those
+	// that it compares with zero, each in the order of the expression.
 	Worst []*Extreme `protobuf:"bytes,6,rep,name=worst,proto3" json:"worst,omitempty"`
 	// The values when it began to fire. Empty where `values` are those: until it
 	// resolves, and where it ended otherwise than by its condition.

@@ -27,6 +27,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Holds is what is known of a condition.
+type Holds int32
+
+const (
+	// It has no value now.
+	Holds_HOLDS_UNSPECIFIED Holds = 0
+	// It does not hold.
+	Holds_HOLDS_NO Holds = 1
+	// It holds.
+	Holds_HOLDS_YES Holds = 2
+)
+
+// Enum value maps for Holds.
+var (
+	Holds_name = map[int32]string{
+		0: "HOLDS_UNSPECIFIED",
+		1: "HOLDS_NO",
+		2: "HOLDS_YES",
+	}
+	Holds_value = map[string]int32{
+		"HOLDS_UNSPECIFIED": 0,
+		"HOLDS_NO":          1,
+		"HOLDS_YES":         2,
+	}
+)
+
+func (x Holds) Enum() *Holds {
+	p := new(Holds)
+	*p = x
+	return p
+}
+
+func (x Holds) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Holds) Descriptor() protoreflect.EnumDescriptor {
+	return file_tocsin_query_v1_query_proto_enumTypes[0].Descriptor()
+}
+
+func (Holds) Type() protoreflect.EnumType {
+	return &file_tocsin_query_v1_query_proto_enumTypes[0]
+}
+
+func (x Holds) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Holds.Descriptor instead.
+func (Holds) EnumDescriptor() ([]byte, []int) {
+	return file_tocsin_query_v1_query_proto_rawDescGZIP(), []int{0}
+}
+
 // Freshness says how far the answering state reaches.
 type Freshness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1054,6 +1107,365 @@ func (x *Rule) GetFlapping() string {
 	return ""
 }
 
+// ExplainAlertRequest names an alert.
+type ExplainAlertRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The alert's id, the beginning of one that no other alert's id has, or its
+	// fingerprint.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainAlertRequest) Reset() {
+	*x = ExplainAlertRequest{}
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainAlertRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainAlertRequest) ProtoMessage() {}
+
+func (x *ExplainAlertRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainAlertRequest.ProtoReflect.Descriptor instead.
+func (*ExplainAlertRequest) Descriptor() ([]byte, []int) {
+	return file_tocsin_query_v1_query_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExplainAlertRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ExplainAlertResponse is all there is to say of an alert.
+type ExplainAlertResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The alert, with the evidence of its last change.
+	Alert *v1.Alert `protobuf:"bytes,1,opt,name=alert,proto3" json:"alert,omitempty"`
+	// Its rule as it is now. Absent when it resolved and the rule is gone.
+	Rule *Rule `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	// All of it in sentences, in the order in which people ask.
+	Story []string `protobuf:"bytes,3,rep,name=story,proto3" json:"story,omitempty"`
+	// Whether its condition holds now.
+	Condition Holds `protobuf:"varint,4,opt,name=condition,proto3,enum=tocsin.query.v1.Holds" json:"condition,omitempty"`
+	// Whether its clear condition holds now.
+	Until Holds `protobuf:"varint,5,opt,name=until,proto3,enum=tocsin.query.v1.Holds" json:"until,omitempty"`
+	// What it would be judged on now: values, courses and failed jobs. Absent when it
+	// resolved.
+	Now *v1.Evidence `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	// The values of the parts of its clear condition now.
+	UntilValues []*v1.Value `protobuf:"bytes,7,rep,name=until_values,json=untilValues,proto3" json:"until_values,omitempty"`
+	// What is probably wrong now. Absent when it resolved: its evidence has what was.
+	Diagnosis *v1.Diagnosis `protobuf:"bytes,8,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
+	// How long it waits still: for the rule's `for`, for its `keep_firing_for`, or for
+	// calm if it flaps. Absent where it waits for nothing.
+	Left *durationpb.Duration `protobuf:"bytes,9,opt,name=left,proto3" json:"left,omitempty"`
+	// The instant that this is true of.
+	At *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=at,proto3" json:"at,omitempty"`
+	// It resolved, and this is what the answering replica remembers: nothing is kept of
+	// it in the state.
+	Remembered bool `protobuf:"varint,11,opt,name=remembered,proto3" json:"remembered,omitempty"`
+	// How far the answer reaches.
+	Freshness     *Freshness `protobuf:"bytes,12,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainAlertResponse) Reset() {
+	*x = ExplainAlertResponse{}
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainAlertResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainAlertResponse) ProtoMessage() {}
+
+func (x *ExplainAlertResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainAlertResponse.ProtoReflect.Descriptor instead.
+func (*ExplainAlertResponse) Descriptor() ([]byte, []int) {
+	return file_tocsin_query_v1_query_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ExplainAlertResponse) GetAlert() *v1.Alert {
+	if x != nil {
+		return x.Alert
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetStory() []string {
+	if x != nil {
+		return x.Story
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetCondition() Holds {
+	if x != nil {
+		return x.Condition
+	}
+	return Holds_HOLDS_UNSPECIFIED
+}
+
+func (x *ExplainAlertResponse) GetUntil() Holds {
+	if x != nil {
+		return x.Until
+	}
+	return Holds_HOLDS_UNSPECIFIED
+}
+
+func (x *ExplainAlertResponse) GetNow() *v1.Evidence {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetUntilValues() []*v1.Value {
+	if x != nil {
+		return x.UntilValues
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetDiagnosis() *v1.Diagnosis {
+	if x != nil {
+		return x.Diagnosis
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetLeft() *durationpb.Duration {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ExplainAlertResponse) GetRemembered() bool {
+	if x != nil {
+		return x.Remembered
+	}
+	return false
+}
+
+func (x *ExplainAlertResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+// DiagnoseRequest names a target.
+type DiagnoseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account's name. Empty means all.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// What the target is. Unspecified means whatever has the name.
+	Kind v11.TargetKind `protobuf:"varint,2,opt,name=kind,proto3,enum=tocsin.event.v1.TargetKind" json:"kind,omitempty"`
+	// RunPod's id, or the name.
+	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_tocsin_query_v1_query_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DiagnoseRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *DiagnoseRequest) GetKind() v11.TargetKind {
+	if x != nil {
+		return x.Kind
+	}
+	return v11.TargetKind(0)
+}
+
+func (x *DiagnoseRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+// DiagnoseResponse is what is probably wrong with a target.
+type DiagnoseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target with its latest values.
+	Target *TargetStatus `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// What is probably wrong now.
+	Diagnosis *v1.Diagnosis `protobuf:"bytes,2,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
+	// The recent courses that it rests on, as far as the rules in force keep them.
+	Series []*v1.Series `protobuf:"bytes,3,rep,name=series,proto3" json:"series,omitempty"`
+	// The failed jobs of the last hour by category, most first.
+	ErrorGroups []*v1.ErrorGroup `protobuf:"bytes,4,rep,name=error_groups,json=errorGroups,proto3" json:"error_groups,omitempty"`
+	// Its pending and firing alerts, without their series.
+	Alerts []*v1.Alert `protobuf:"bytes,5,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	// The instant that this is true of.
+	At *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	// How far the answer reaches.
+	Freshness     *Freshness `protobuf:"bytes,7,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_query_v1_query_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_tocsin_query_v1_query_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DiagnoseResponse) GetTarget() *TargetStatus {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetDiagnosis() *v1.Diagnosis {
+	if x != nil {
+		return x.Diagnosis
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetSeries() []*v1.Series {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetErrorGroups() []*v1.ErrorGroup {
+	if x != nil {
+		return x.ErrorGroups
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetAlerts() []*v1.Alert {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
 var File_tocsin_query_v1_query_proto protoreflect.FileDescriptor
 
 const file_tocsin_query_v1_query_proto_rawDesc = "" +
@@ -1137,14 +1549,50 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\x94\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"%\n" +
+	"\x13ExplainAlertRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xc0\x04\n" +
+	"\x14ExplainAlertResponse\x12,\n" +
+	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12)\n" +
+	"\x04rule\x18\x02 \x01(\v2\x15.tocsin.query.v1.RuleR\x04rule\x12\x14\n" +
+	"\x05story\x18\x03 \x03(\tR\x05story\x124\n" +
+	"\tcondition\x18\x04 \x01(\x0e2\x16.tocsin.query.v1.HoldsR\tcondition\x12,\n" +
+	"\x05until\x18\x05 \x01(\x0e2\x16.tocsin.query.v1.HoldsR\x05until\x12+\n" +
+	"\x03now\x18\x06 \x01(\v2\x19.tocsin.alert.v1.EvidenceR\x03now\x129\n" +
+	"\funtil_values\x18\a \x03(\v2\x16.tocsin.alert.v1.ValueR\vuntilValues\x128\n" +
+	"\tdiagnosis\x18\b \x01(\v2\x1a.tocsin.alert.v1.DiagnosisR\tdiagnosis\x12-\n" +
+	"\x04left\x18\t \x01(\v2\x19.google.protobuf.DurationR\x04left\x12*\n" +
+	"\x02at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1e\n" +
+	"\n" +
+	"remembered\x18\v \x01(\bR\n" +
+	"remembered\x128\n" +
+	"\tfreshness\x18\f \x01(\v2\x1a.tocsin.query.v1.FreshnessR\tfreshness\"t\n" +
+	"\x0fDiagnoseRequest\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12/\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x1b.tocsin.event.v1.TargetKindR\x04kind\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\"\x8a\x03\n" +
+	"\x10DiagnoseResponse\x125\n" +
+	"\x06target\x18\x01 \x01(\v2\x1d.tocsin.query.v1.TargetStatusR\x06target\x128\n" +
+	"\tdiagnosis\x18\x02 \x01(\v2\x1a.tocsin.alert.v1.DiagnosisR\tdiagnosis\x12/\n" +
+	"\x06series\x18\x03 \x03(\v2\x17.tocsin.alert.v1.SeriesR\x06series\x12>\n" +
+	"\ferror_groups\x18\x04 \x03(\v2\x1b.tocsin.alert.v1.ErrorGroupR\verrorGroups\x12.\n" +
+	"\x06alerts\x18\x05 \x03(\v2\x16.tocsin.alert.v1.AlertR\x06alerts\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x128\n" +
+	"\tfreshness\x18\a \x01(\v2\x1a.tocsin.query.v1.FreshnessR\tfreshness*;\n" +
+	"\x05Holds\x12\x15\n" +
+	"\x11HOLDS_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bHOLDS_NO\x10\x01\x12\r\n" +
+	"\tHOLDS_YES\x10\x022\xc2\x05\n" +
 	"\fQueryService\x12U\n" +
 	"\n" +
 	"ListAlerts\x12\".tocsin.query.v1.ListAlertsRequest\x1a#.tocsin.query.v1.ListAlertsResponse\x12O\n" +
 	"\bGetAlert\x12 .tocsin.query.v1.GetAlertRequest\x1a!.tocsin.query.v1.GetAlertResponse\x12Z\n" +
 	"\vWatchAlerts\x12#.tocsin.query.v1.WatchAlertsRequest\x1a$.tocsin.query.v1.WatchAlertsResponse0\x01\x12X\n" +
 	"\vListTargets\x12#.tocsin.query.v1.ListTargetsRequest\x1a$.tocsin.query.v1.ListTargetsResponse\x12R\n" +
-	"\tGetTarget\x12!.tocsin.query.v1.GetTargetRequest\x1a\".tocsin.query.v1.GetTargetResponse\x12R\n" +
+	"\tGetTarget\x12!.tocsin.query.v1.GetTargetRequest\x1a\".tocsin.query.v1.GetTargetResponse\x12[\n" +
+	"\fExplainAlert\x12$.tocsin.query.v1.ExplainAlertRequest\x1a%.tocsin.query.v1.ExplainAlertResponse\x12O\n" +
+	"\bDiagnose\x12 .tocsin.query.v1.DiagnoseRequest\x1a!.tocsin.query.v1.DiagnoseResponse\x12R\n" +
 	"\tListRules\x12!.tocsin.query.v1.ListRulesRequest\x1a\".tocsin.query.v1.ListRulesResponseB\xbf\x01\n" +
 	"\x13com.tocsin.query.v1B\n" +
 	"QueryProtoP\x01Z>github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1;queryv1\xa2\x02\x03TQX\xaa\x02\x0fTocsin.Query.V1\xca\x02\x0fTocsin\\Query\\V1\xe2\x02\x1bTocsin\\Query\\V1\\GPBMetadata\xea\x02\x11Tocsin::Query::V1b\x06proto3"
@@ -1161,78 +1609,110 @@ func file_tocsin_query_v1_query_proto_rawDescGZIP() []byte {
 	return file_tocsin_query_v1_query_proto_rawDescData
 }
 
-var file_tocsin_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_tocsin_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tocsin_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tocsin_query_v1_query_proto_goTypes = []any{
-	(*Freshness)(nil),             // 0: tocsin.query.v1.Freshness
-	(*ListAlertsRequest)(nil),     // 1: tocsin.query.v1.ListAlertsRequest
-	(*ListAlertsResponse)(nil),    // 2: tocsin.query.v1.ListAlertsResponse
-	(*GetAlertRequest)(nil),       // 3: tocsin.query.v1.GetAlertRequest
-	(*GetAlertResponse)(nil),      // 4: tocsin.query.v1.GetAlertResponse
-	(*WatchAlertsRequest)(nil),    // 5: tocsin.query.v1.WatchAlertsRequest
-	(*WatchAlertsResponse)(nil),   // 6: tocsin.query.v1.WatchAlertsResponse
-	(*ListTargetsRequest)(nil),    // 7: tocsin.query.v1.ListTargetsRequest
-	(*ListTargetsResponse)(nil),   // 8: tocsin.query.v1.ListTargetsResponse
-	(*GetTargetRequest)(nil),      // 9: tocsin.query.v1.GetTargetRequest
-	(*GetTargetResponse)(nil),     // 10: tocsin.query.v1.GetTargetResponse
-	(*TargetStatus)(nil),          // 11: tocsin.query.v1.TargetStatus
-	(*ListRulesRequest)(nil),      // 12: tocsin.query.v1.ListRulesRequest
-	(*ListRulesResponse)(nil),     // 13: tocsin.query.v1.ListRulesResponse
-	(*Rule)(nil),                  // 14: tocsin.query.v1.Rule
-	nil,                           // 15: tocsin.query.v1.TargetStatus.LabelsEntry
-	nil,                           // 16: tocsin.query.v1.Rule.LabelsEntry
-	nil,                           // 17: tocsin.query.v1.Rule.AnnotationsEntry
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(v1.AlertState)(0),            // 19: tocsin.alert.v1.AlertState
-	(*v1.Alert)(nil),              // 20: tocsin.alert.v1.Alert
-	(v11.TargetKind)(0),           // 21: tocsin.event.v1.TargetKind
-	(*v11.Target)(nil),            // 22: tocsin.event.v1.Target
-	(*v11.TargetSpec)(nil),        // 23: tocsin.event.v1.TargetSpec
-	(*v1.Value)(nil),              // 24: tocsin.alert.v1.Value
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*v11.PollFailed)(nil),        // 26: tocsin.event.v1.PollFailed
+	(Holds)(0),                    // 0: tocsin.query.v1.Holds
+	(*Freshness)(nil),             // 1: tocsin.query.v1.Freshness
+	(*ListAlertsRequest)(nil),     // 2: tocsin.query.v1.ListAlertsRequest
+	(*ListAlertsResponse)(nil),    // 3: tocsin.query.v1.ListAlertsResponse
+	(*GetAlertRequest)(nil),       // 4: tocsin.query.v1.GetAlertRequest
+	(*GetAlertResponse)(nil),      // 5: tocsin.query.v1.GetAlertResponse
+	(*WatchAlertsRequest)(nil),    // 6: tocsin.query.v1.WatchAlertsRequest
+	(*WatchAlertsResponse)(nil),   // 7: tocsin.query.v1.WatchAlertsResponse
+	(*ListTargetsRequest)(nil),    // 8: tocsin.query.v1.ListTargetsRequest
+	(*ListTargetsResponse)(nil),   // 9: tocsin.query.v1.ListTargetsResponse
+	(*GetTargetRequest)(nil),      // 10: tocsin.query.v1.GetTargetRequest
+	(*GetTargetResponse)(nil),     // 11: tocsin.query.v1.GetTargetResponse
+	(*TargetStatus)(nil),          // 12: tocsin.query.v1.TargetStatus
+	(*ListRulesRequest)(nil),      // 13: tocsin.query.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),     // 14: tocsin.query.v1.ListRulesResponse
+	(*Rule)(nil),                  // 15: tocsin.query.v1.Rule
+	(*ExplainAlertRequest)(nil),   // 16: tocsin.query.v1.ExplainAlertRequest
+	(*ExplainAlertResponse)(nil),  // 17: tocsin.query.v1.ExplainAlertResponse
+	(*DiagnoseRequest)(nil),       // 18: tocsin.query.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),      // 19: tocsin.query.v1.DiagnoseResponse
+	nil,                           // 20: tocsin.query.v1.TargetStatus.LabelsEntry
+	nil,                           // 21: tocsin.query.v1.Rule.LabelsEntry
+	nil,                           // 22: tocsin.query.v1.Rule.AnnotationsEntry
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(v1.AlertState)(0),            // 24: tocsin.alert.v1.AlertState
+	(*v1.Alert)(nil),              // 25: tocsin.alert.v1.Alert
+	(v11.TargetKind)(0),           // 26: tocsin.event.v1.TargetKind
+	(*v11.Target)(nil),            // 27: tocsin.event.v1.Target
+	(*v11.TargetSpec)(nil),        // 28: tocsin.event.v1.TargetSpec
+	(*v1.Value)(nil),              // 29: tocsin.alert.v1.Value
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*v11.PollFailed)(nil),        // 31: tocsin.event.v1.PollFailed
+	(*v1.Evidence)(nil),           // 32: tocsin.alert.v1.Evidence
+	(*v1.Diagnosis)(nil),          // 33: tocsin.alert.v1.Diagnosis
+	(*v1.Series)(nil),             // 34: tocsin.alert.v1.Series
+	(*v1.ErrorGroup)(nil),         // 35: tocsin.alert.v1.ErrorGroup
 }
 var file_tocsin_query_v1_query_proto_depIdxs = []int32{
-	18, // 0: tocsin.query.v1.Freshness.lag:type_name -> google.protobuf.Duration
-	19, // 1: tocsin.query.v1.ListAlertsRequest.states:type_name -> tocsin.alert.v1.AlertState
-	20, // 2: tocsin.query.v1.ListAlertsResponse.alerts:type_name -> tocsin.alert.v1.Alert
-	0,  // 3: tocsin.query.v1.ListAlertsResponse.freshness:type_name -> tocsin.query.v1.Freshness
-	20, // 4: tocsin.query.v1.GetAlertResponse.alert:type_name -> tocsin.alert.v1.Alert
-	0,  // 5: tocsin.query.v1.GetAlertResponse.freshness:type_name -> tocsin.query.v1.Freshness
-	20, // 6: tocsin.query.v1.WatchAlertsResponse.alert:type_name -> tocsin.alert.v1.Alert
-	21, // 7: tocsin.query.v1.ListTargetsRequest.kind:type_name -> tocsin.event.v1.TargetKind
-	11, // 8: tocsin.query.v1.ListTargetsResponse.targets:type_name -> tocsin.query.v1.TargetStatus
-	0,  // 9: tocsin.query.v1.ListTargetsResponse.freshness:type_name -> tocsin.query.v1.Freshness
-	21, // 10: tocsin.query.v1.GetTargetRequest.kind:type_name -> tocsin.event.v1.TargetKind
-	11, // 11: tocsin.query.v1.GetTargetResponse.target:type_name -> tocsin.query.v1.TargetStatus
-	0,  // 12: tocsin.query.v1.GetTargetResponse.freshness:type_name -> tocsin.query.v1.Freshness
-	22, // 13: tocsin.query.v1.TargetStatus.target:type_name -> tocsin.event.v1.Target
-	23, // 14: tocsin.query.v1.TargetStatus.spec:type_name -> tocsin.event.v1.TargetSpec
-	15, // 15: tocsin.query.v1.TargetStatus.labels:type_name -> tocsin.query.v1.TargetStatus.LabelsEntry
-	24, // 16: tocsin.query.v1.TargetStatus.values:type_name -> tocsin.alert.v1.Value
-	25, // 17: tocsin.query.v1.TargetStatus.last_sample_at:type_name -> google.protobuf.Timestamp
-	26, // 18: tocsin.query.v1.TargetStatus.last_failure:type_name -> tocsin.event.v1.PollFailed
-	14, // 19: tocsin.query.v1.ListRulesResponse.rules:type_name -> tocsin.query.v1.Rule
-	18, // 20: tocsin.query.v1.Rule.for:type_name -> google.protobuf.Duration
-	18, // 21: tocsin.query.v1.Rule.keep_firing_for:type_name -> google.protobuf.Duration
-	16, // 22: tocsin.query.v1.Rule.labels:type_name -> tocsin.query.v1.Rule.LabelsEntry
-	17, // 23: tocsin.query.v1.Rule.annotations:type_name -> tocsin.query.v1.Rule.AnnotationsEntry
-	1,  // 24: tocsin.query.v1.QueryService.ListAlerts:input_type -> tocsin.query.v1.ListAlertsRequest
-	3,  // 25: tocsin.query.v1.QueryService.GetAlert:input_type -> tocsin.query.v1.GetAlertRequest
-	5,  // 26: tocsin.query.v1.QueryService.WatchAlerts:input_type -> tocsin.query.v1.WatchAlertsRequest
-	7,  // 27: tocsin.query.v1.QueryService.ListTargets:input_type -> tocsin.query.v1.ListTargetsRequest
-	9,  // 28: tocsin.query.v1.QueryService.GetTarget:input_type -> tocsin.query.v1.GetTargetRequest
-	12, // 29: tocsin.query.v1.QueryService.ListRules:input_type -> tocsin.query.v1.ListRulesRequest
-	2,  // 30: tocsin.query.v1.QueryService.ListAlerts:output_type -> tocsin.query.v1.ListAlertsResponse
-	4,  // 31: tocsin.query.v1.QueryService.GetAlert:output_type -> tocsin.query.v1.GetAlertResponse
-	6,  // 32: tocsin.query.v1.QueryService.WatchAlerts:output_type -> tocsin.query.v1.WatchAlertsResponse
-	8,  // 33: tocsin.query.v1.QueryService.ListTargets:output_type -> tocsin.query.v1.ListTargetsResponse
-	10, // 34: tocsin.query.v1.QueryService.GetTarget:output_type -> tocsin.query.v1.GetTargetResponse
-	13, // 35: tocsin.query.v1.QueryService.ListRules:output_type -> tocsin.query.v1.ListRulesResponse
-	30, // [30:36] is the sub-list for method output_type
-	24, // [24:30] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	23, // 0: tocsin.query.v1.Freshness.lag:type_name -> google.protobuf.Duration
+	24, // 1: tocsin.query.v1.ListAlertsRequest.states:type_name -> tocsin.alert.v1.AlertState
+	25, // 2: tocsin.query.v1.ListAlertsResponse.alerts:type_name -> tocsin.alert.v1.Alert
+	1,  // 3: tocsin.query.v1.ListAlertsResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	25, // 4: tocsin.query.v1.GetAlertResponse.alert:type_name -> tocsin.alert.v1.Alert
+	1,  // 5: tocsin.query.v1.GetAlertResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	25, // 6: tocsin.query.v1.WatchAlertsResponse.alert:type_name -> tocsin.alert.v1.Alert
+	26, // 7: tocsin.query.v1.ListTargetsRequest.kind:type_name -> tocsin.event.v1.TargetKind
+	12, // 8: tocsin.query.v1.ListTargetsResponse.targets:type_name -> tocsin.query.v1.TargetStatus
+	1,  // 9: tocsin.query.v1.ListTargetsResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	26, // 10: tocsin.query.v1.GetTargetRequest.kind:type_name -> tocsin.event.v1.TargetKind
+	12, // 11: tocsin.query.v1.GetTargetResponse.target:type_name -> tocsin.query.v1.TargetStatus
+	1,  // 12: tocsin.query.v1.GetTargetResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	27, // 13: tocsin.query.v1.TargetStatus.target:type_name -> tocsin.event.v1.Target
+	28, // 14: tocsin.query.v1.TargetStatus.spec:type_name -> tocsin.event.v1.TargetSpec
+	20, // 15: tocsin.query.v1.TargetStatus.labels:type_name -> tocsin.query.v1.TargetStatus.LabelsEntry
+	29, // 16: tocsin.query.v1.TargetStatus.values:type_name -> tocsin.alert.v1.Value
+	30, // 17: tocsin.query.v1.TargetStatus.last_sample_at:type_name -> google.protobuf.Timestamp
+	31, // 18: tocsin.query.v1.TargetStatus.last_failure:type_name -> tocsin.event.v1.PollFailed
+	15, // 19: tocsin.query.v1.ListRulesResponse.rules:type_name -> tocsin.query.v1.Rule
+	23, // 20: tocsin.query.v1.Rule.for:type_name -> google.protobuf.Duration
+	23, // 21: tocsin.query.v1.Rule.keep_firing_for:type_name -> google.protobuf.Duration
+	21, // 22: tocsin.query.v1.Rule.labels:type_name -> tocsin.query.v1.Rule.LabelsEntry
+	22, // 23: tocsin.query.v1.Rule.annotations:type_name -> tocsin.query.v1.Rule.AnnotationsEntry
+	25, // 24: tocsin.query.v1.ExplainAlertResponse.alert:type_name -> tocsin.alert.v1.Alert
+	15, // 25: tocsin.query.v1.ExplainAlertResponse.rule:type_name -> tocsin.query.v1.Rule
+	0,  // 26: tocsin.query.v1.ExplainAlertResponse.condition:type_name -> tocsin.query.v1.Holds
+	0,  // 27: tocsin.query.v1.ExplainAlertResponse.until:type_name -> tocsin.query.v1.Holds
+	32, // 28: tocsin.query.v1.ExplainAlertResponse.now:type_name -> tocsin.alert.v1.Evidence
+	29, // 29: tocsin.query.v1.ExplainAlertResponse.until_values:type_name -> tocsin.alert.v1.Value
+	33, // 30: tocsin.query.v1.ExplainAlertResponse.diagnosis:type_name -> tocsin.alert.v1.Diagnosis
+	23, // 31: tocsin.query.v1.ExplainAlertResponse.left:type_name -> google.protobuf.Duration
+	30, // 32: tocsin.query.v1.ExplainAlertResponse.at:type_name -> google.protobuf.Timestamp
+	1,  // 33: tocsin.query.v1.ExplainAlertResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	26, // 34: tocsin.query.v1.DiagnoseRequest.kind:type_name -> tocsin.event.v1.TargetKind
+	12, // 35: tocsin.query.v1.DiagnoseResponse.target:type_name -> tocsin.query.v1.TargetStatus
+	33, // 36: tocsin.query.v1.DiagnoseResponse.diagnosis:type_name -> tocsin.alert.v1.Diagnosis
+	34, // 37: tocsin.query.v1.DiagnoseResponse.series:type_name -> tocsin.alert.v1.Series
+	35, // 38: tocsin.query.v1.DiagnoseResponse.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
+	25, // 39: tocsin.query.v1.DiagnoseResponse.alerts:type_name -> tocsin.alert.v1.Alert
+	30, // 40: tocsin.query.v1.DiagnoseResponse.at:type_name -> google.protobuf.Timestamp
+	1,  // 41: tocsin.query.v1.DiagnoseResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	2,  // 42: tocsin.query.v1.QueryService.ListAlerts:input_type -> tocsin.query.v1.ListAlertsRequest
+	4,  // 43: tocsin.query.v1.QueryService.GetAlert:input_type -> tocsin.query.v1.GetAlertRequest
+	6,  // 44: tocsin.query.v1.QueryService.WatchAlerts:input_type -> tocsin.query.v1.WatchAlertsRequest
+	8,  // 45: tocsin.query.v1.QueryService.ListTargets:input_type -> tocsin.query.v1.ListTargetsRequest
+	10, // 46: tocsin.query.v1.QueryService.GetTarget:input_type -> tocsin.query.v1.GetTargetRequest
+	16, // 47: tocsin.query.v1.QueryService.ExplainAlert:input_type -> tocsin.query.v1.ExplainAlertRequest
+	18, // 48: tocsin.query.v1.QueryService.Diagnose:input_type -> tocsin.query.v1.DiagnoseRequest
+	13, // 49: tocsin.query.v1.QueryService.ListRules:input_type -> tocsin.query.v1.ListRulesRequest
+	3,  // 50: tocsin.query.v1.QueryService.ListAlerts:output_type -> tocsin.query.v1.ListAlertsResponse
+	5,  // 51: tocsin.query.v1.QueryService.GetAlert:output_type -> tocsin.query.v1.GetAlertResponse
+	7,  // 52: tocsin.query.v1.QueryService.WatchAlerts:output_type -> tocsin.query.v1.WatchAlertsResponse
+	9,  // 53: tocsin.query.v1.QueryService.ListTargets:output_type -> tocsin.query.v1.ListTargetsResponse
+	11, // 54: tocsin.query.v1.QueryService.GetTarget:output_type -> tocsin.query.v1.GetTargetResponse
+	17, // 55: tocsin.query.v1.QueryService.ExplainAlert:output_type -> tocsin.query.v1.ExplainAlertResponse
+	19, // 56: tocsin.query.v1.QueryService.Diagnose:output_type -> tocsin.query.v1.DiagnoseResponse
+	14, // 57: tocsin.query.v1.QueryService.ListRules:output_type -> tocsin.query.v1.ListRulesResponse
+	50, // [50:58] is the sub-list for method output_type
+	42, // [42:50] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_query_v1_query_proto_init() }
@@ -1245,13 +1725,14 @@ func file_tocsin_query_v1_query_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_query_v1_query_proto_rawDesc), len(file_tocsin_query_v1_query_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   18,
+			NumEnums:      1,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_tocsin_query_v1_query_proto_goTypes,
 		DependencyIndexes: file_tocsin_query_v1_query_proto_depIdxs,
+		EnumInfos:         file_tocsin_query_v1_query_proto_enumTypes,
 		MessageInfos:      file_tocsin_query_v1_query_proto_msgTypes,
 	}.Build()
 	File_tocsin_query_v1_query_proto = out.File

@@ -21,12 +21,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	QueryService_ListAlerts_FullMethodName  = "/tocsin.query.v1.QueryService/ListAlerts"
-	QueryService_GetAlert_FullMethodName    = "/tocsin.query.v1.QueryService/GetAlert"
-	QueryService_WatchAlerts_FullMethodName = "/tocsin.query.v1.QueryService/WatchAlerts"
-	QueryService_ListTargets_FullMethodName = "/tocsin.query.v1.QueryService/ListTargets"
-	QueryService_GetTarget_FullMethodName   = "/tocsin.query.v1.QueryService/GetTarget"
-	QueryService_ListRules_FullMethodName   = "/tocsin.query.v1.QueryService/ListRules"
+	QueryService_ListAlerts_FullMethodName   = "/tocsin.query.v1.QueryService/ListAlerts"
+	QueryService_GetAlert_FullMethodName     = "/tocsin.query.v1.QueryService/GetAlert"
+	QueryService_WatchAlerts_FullMethodName  = "/tocsin.query.v1.QueryService/WatchAlerts"
+	QueryService_ListTargets_FullMethodName  = "/tocsin.query.v1.QueryService/ListTargets"
+	QueryService_GetTarget_FullMethodName    = "/tocsin.query.v1.QueryService/GetTarget"
+	QueryService_ExplainAlert_FullMethodName = "/tocsin.query.v1.QueryService/ExplainAlert"
+	QueryService_Diagnose_FullMethodName     = "/tocsin.query.v1.QueryService/Diagnose"
+	QueryService_ListRules_FullMethodName    = "/tocsin.query.v1.QueryService/ListRules"
 )
 
 // QueryServiceClient is the client API for QueryService service.
@@ -47,6 +49,13 @@ type QueryServiceClient interface {
 	ListTargets(ctx context.Context, in *ListTargetsRequest, opts ...grpc.CallOption) (*ListTargetsResponse, error)
 	// GetTarget reads one target with its latest values. NOT_FOUND when it is not known.
 	GetTarget(ctx context.Context, in *GetTargetRequest, opts ...grpc.CallOption) (*GetTargetResponse, error)
+	// ExplainAlert tells all there is to say of one alert, in words and in figures.
+	// NOT_FOUND when no alert has that id, and none resolved lately that this replica
+	// saw.
+	ExplainAlert(ctx context.Context, in *ExplainAlertRequest, opts ...grpc.CallOption) (*ExplainAlertResponse, error)
+	// Diagnose says what is probably wrong with a target, whether an alert fires or
+	// not. NOT_FOUND when it is not known.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 	// ListRules lists the rules in force, in the order of their files.
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
 }
@@ -118,6 +127,26 @@ func (c *queryServiceClient) GetTarget(ctx context.Context, in *GetTargetRequest
 	return out, nil
 }
 
+func (c *queryServiceClient) ExplainAlert(ctx context.Context, in *ExplainAlertRequest, opts ...grpc.CallOption) (*ExplainAlertResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainAlertResponse)
+	err := c.cc.Invoke(ctx, QueryService_ExplainAlert_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, QueryService_Diagnose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *queryServiceClient) ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRulesResponse)
@@ -146,6 +175,13 @@ type QueryServiceServer interface {
 	ListTargets(context.Context, *ListTargetsRequest) (*ListTargetsResponse, error)
 	// GetTarget reads one target with its latest values. NOT_FOUND when it is not known.
 	GetTarget(context.Context, *GetTargetRequest) (*GetTargetResponse, error)
+	// ExplainAlert tells all there is to say of one alert, in words and in figures.
+	// NOT_FOUND when no alert has that id, and none resolved lately that this replica
+	// saw.
+	ExplainAlert(context.Context, *ExplainAlertRequest) (*ExplainAlertResponse, error)
+	// Diagnose says what is probably wrong with a target, whether an alert fires or
+	// not. NOT_FOUND when it is not known.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	// ListRules lists the rules in force, in the order of their files.
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
 	mustEmbedUnimplementedQueryServiceServer()
@@ -172,6 +208,12 @@ func (UnimplementedQueryServiceServer) ListTargets(context.Context, *ListTargets
 }
 func (UnimplementedQueryServiceServer) GetTarget(context.Context, *GetTargetRequest) (*GetTargetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTarget not implemented")
+}
+func (UnimplementedQueryServiceServer) ExplainAlert(context.Context, *ExplainAlertRequest) (*ExplainAlertResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainAlert not implemented")
+}
+func (UnimplementedQueryServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedQueryServiceServer) ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRules not implemented")
@@ -280,6 +322,42 @@ func _QueryService_GetTarget_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _QueryService_ExplainAlert_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainAlertRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ExplainAlert(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ExplainAlert_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ExplainAlert(ctx, req.(*ExplainAlertRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _QueryService_ListRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRulesRequest)
 	if err := dec(in); err != nil {
@@ -320,6 +398,14 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTarget",
 			Handler:    _QueryService_GetTarget_Handler,
+		},
+		{
+			MethodName: "ExplainAlert",
+			Handler:    _QueryService_ExplainAlert_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _QueryService_Diagnose_Handler,
 		},
 		{
 			MethodName: "ListRules",
