@@ -244,9 +244,10 @@ func clauses(expression string) []string {
 		c := text[i]
 		switch {
 		case quote != 0:
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == quote {
+			case quote:
 				quote = 0
 			}
 		case c == '\'' || c == '"':
@@ -373,7 +374,7 @@ func short(name, prefix string) string {
 func wrap(text, first, other string) string {
 	var b strings.Builder
 	line, begin := "", first
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && len(begin)+len(line)+1+len(word) > textWidth {
 			b.WriteString(begin + line + "\n")
 			line, begin = "", other

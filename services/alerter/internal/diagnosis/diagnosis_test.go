@@ -1,6 +1,7 @@
 package diagnosis
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -103,9 +104,7 @@ func health(n numbers) numbers {
 		"jobs.in_queue": 0, "jobs.in_progress": 0, "workers.idle": 0, "workers.ready": 0, "workers.running": 0,
 		"workers.initializing": 0, "workers.throttled": 0, "workers.unhealthy": 0, "workers.max": 5,
 	}
-	for name, v := range n {
-		all[name] = v
-	}
+	maps.Copy(all, n)
 	return all
 }
 

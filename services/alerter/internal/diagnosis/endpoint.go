@@ -34,7 +34,7 @@ func (p *patient) queue() (float64, bool) {
 // cannotStart looks for an endpoint that may have no worker.
 func cannotStart(p *patient) *alertv1.Diagnosis {
 	n, queued := p.queue()
-	if !queued || !p.is("workers.max", 0) {
+	if !queued || !p.none("workers.max") {
 		return nil
 	}
 	// Before a crash loop: whatever ails the workers, none can start until this is set.
@@ -55,7 +55,7 @@ func crashes(p *patient) *alertv1.Diagnosis {
 	}
 	sick, known := p.number("workers.unhealthy")
 	_, lately, _ := p.course("workers.unhealthy", flicker)
-	none := p.is("workers.running", 0)
+	none := p.none("workers.running")
 	var f *finding
 	switch {
 	case known && sick > 0 && none:
@@ -91,7 +91,7 @@ func lacksCapacity(p *patient) *alertv1.Diagnosis {
 		return nil
 	}
 	throttled, known := p.number("workers.throttled")
-	if known && throttled > 0 && p.is("workers.running", 0) {
+	if known && throttled > 0 && p.none("workers.running") {
 		certainty := sure
 		if p.some("workers.idle") || !p.throughout("workers.throttled", idleWait, 1, math.Inf(1)) {
 			certainty = likely // one that is throttled for half a minute is usual
@@ -160,7 +160,7 @@ func (p *patient) waited() time.Duration {
 func startsCold(p *patient) *alertv1.Diagnosis {
 	n, queued := p.queue()
 	starting, known := p.number("workers.initializing")
-	if !queued || !known || starting == 0 || !p.is("workers.running", 0) {
+	if !queued || !known || starting == 0 || !p.none("workers.running") {
 		return nil
 	}
 	f := p.found(coldStart, likely, "A cold start: %s %s starting while %s %s.", count(starting, "worker"), are(starting), count(n, "job"), wait(n))
@@ -255,7 +255,7 @@ func hasUnhealthy(p *patient) *alertv1.Diagnosis {
 
 // isOff looks for an endpoint that the next job would hang in.
 func isOff(p *patient) *alertv1.Diagnosis {
-	if _, queued := p.queue(); queued || !p.is("workers.max", 0) {
+	if _, queued := p.queue(); queued || !p.none("workers.max") {
 		return nil
 	}
 	return p.found(disabled, likely, "Max workers is 0: the next job would wait for ever. No job waits now, so it may be meant.").

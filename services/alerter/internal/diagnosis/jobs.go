@@ -148,10 +148,10 @@ func (p *patient) worstErrors() *Errors {
 func (p *patient) recent(e Errors) bool { return e.Count > 0 && p.now.Sub(e.Last) <= failWindow }
 
 // errors adds failed jobs of a category.
-func (f *finding) errors(e Errors) *finding {
+func (f *finding) errors(e Errors) {
 	value := text(float64(e.Count))
 	if e.Message != "" {
 		value += ": " + e.Message
 	}
-	return f.saw("failed jobs ("+e.Category+")", value, e.Last)
+	f.saw("failed jobs ("+e.Category+")", value, e.Last)
 }

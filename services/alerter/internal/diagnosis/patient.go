@@ -22,10 +22,10 @@ func (p *patient) number(name string) (float64, bool) {
 	return v, ok
 }
 
-// is says that a field is known to have a value.
-func (p *patient) is(name string, want float64) bool {
+// none says that a field is known to be zero.
+func (p *patient) none(name string) bool {
 	v, ok := p.number(name)
-	return ok && v == want
+	return ok && v == 0
 }
 
 // some says that a field is known to be above zero.
