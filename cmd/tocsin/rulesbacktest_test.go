@@ -241,7 +241,7 @@ func TestDurationsAndNumbersForPeople(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		240 * time.Millisecond: "240ms", time.Second: "1s", 13*time.Minute + 20*time.Second: "13m20s", 51*time.Hour + time.Minute: "2d3h1m", 0: "0s",
 	} {
-		if got := short(d); got != want {
+		if got := rounded(d); got != want {
 			t.Errorf("%v is written %s, want %s", d, got, want)
 		}
 	}

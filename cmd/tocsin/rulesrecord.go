@@ -42,7 +42,7 @@ func (r *record) print(t cli.Terminal) error {
 	fmt.Fprintf(t.Out, "Firings from %s to %s; %s and %s were played from %s on.\n",
 		instant(s.GetFrom()), instant(s.GetTo()), countAll(s.GetEvents(), "event"), countAll(s.GetTargets(), "target"), instant(s.GetOldest()))
 	if kept := s.GetTo().AsTime().Sub(s.GetOldest().AsTime()); kept < r.since {
-		fmt.Fprintf(t.Out, "The oldest event is %s older than the newest: of the time before nothing is known, and what fired then seems to begin there.\n", short(kept))
+		fmt.Fprintf(t.Out, "The oldest event is %s older than the newest: of the time before nothing is known, and what fired then seems to begin there.\n", rounded(kept))
 	}
 	for _, p := range s.GetProblems() {
 		fmt.Fprintf(t.Out, "%s %s %s: %s\n", paint(t, yellow, "skipped"), countAll(p.GetCount(), "time"), strings.ReplaceAll(p.GetKind(), "_", " "), printable(p.GetDetail()))
@@ -88,7 +88,7 @@ func (r *record) printFirings(w *tabwriter.Writer) {
 		if a.GetResolvedAt() != nil {
 			end = instant(a.GetResolvedAt())
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", instant(a.GetFiredAt()), end, short(r.lasted(f)), worst(f),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", instant(a.GetFiredAt()), end, rounded(r.lasted(f)), worst(f),
 			printable(a.GetRule()), printable(a.GetTarget().GetId()), printable(strings.Join(notes(f), ", ")))
 	}
 	if n := r.summary.GetFiringsLeftOut(); n > 0 {
@@ -162,9 +162,9 @@ func (r *record) printRules(w *tabwriter.Writer) {
 		case row.GetFirings() > 0:
 			shortest := "-"
 			if row.GetShortest() != nil {
-				shortest = short(row.GetShortest().AsDuration())
+				shortest = rounded(row.GetShortest().AsDuration())
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\n", name, row.GetFirings(), short(row.GetFiring().AsDuration()), shortest, row.GetFlaps())
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\n", name, row.GetFirings(), rounded(row.GetFiring().AsDuration()), shortest, row.GetFlaps())
 		default:
 			never = append(never, name)
 		}
@@ -207,8 +207,8 @@ func instant(at interface{ AsTime() time.Time }) string {
 	return at.AsTime().Local().Format(time.DateTime)
 }
 
-// short writes a duration to the second, days included: "2d3h", "13m20s".
-func short(d time.Duration) string {
+// rounded writes a duration to the second, days included: "2d3h", "13m20s".
+func rounded(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()
 	}
