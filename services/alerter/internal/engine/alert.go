@@ -77,7 +77,7 @@ func (p *Partition) move(a *alert, v verdict, at int64) {
 		p.tell(a)
 	case rule.Fires:
 		a.told.State = alertv1.AlertState_ALERT_STATE_FIRING
-		a.told.FiredAt = timestamppb.New(p.shown(at))
+		a.told.FiredAt = p.firedAt(at)
 		if p.changed(a, at) {
 			p.flap(a, at)
 		}
@@ -113,8 +113,7 @@ func (p *Partition) end(a *alert, at int64, reason string) {
 // told only of what fired.
 func (p *Partition) over(a *alert, at int64, fired bool) {
 	a.told.State = alertv1.AlertState_ALERT_STATE_RESOLVED
-	a.told.ResolvedAt = timestamppb.New(p.shown(at))
-	lasted(a.told)
+	p.resolvedAt(a, at)
 	t := a.target
 	t.alerts = slices.DeleteFunc(t.alerts, func(x *alert) bool { return x == a })
 	delete(p.byID, a.told.GetId())

@@ -356,3 +356,35 @@ func TestATargetThatComesBackBeginsAnew(t *testing.T) {
 	s.queue(15*time.Second, "x", 9)
 	s.want(s.queue(15*time.Second, "x", 9), "firing Queue")
 }
+
+// TestTwoIncidentsOfAMillisecondAreTwo plays what waited in an outage and comes at
+// once: an alert fires, ends and fires again within a millisecond of the log.
+func TestTwoIncidentsOfAMillisecondAreTwo(t *testing.T) {
+	s := newStory(t, compile(t, "groups: [{name: g, rules: [{alert: Queue, on: endpoint, expr: jobs.in_queue > 5}]}]"))
+	s.at = s.at.Add(816 * time.Microsecond)
+	var fired, resolved []time.Time
+	for i, n := range []int64{9, 0, 9, 0} {
+		slot := epoch.UnixMilli() + int64(i)*15_000
+		r := s.send(100*time.Microsecond, sampled(endpoint("x"), slot, 15*time.Second, &eventv1.JobCounts{InQueue: &n}, nil))
+		if len(r.Transitions) != 1 {
+			t.Fatalf("%d transitions", len(r.Transitions))
+		}
+		switch a := r.Transitions[0].GetAlert(); {
+		case n > 0:
+			fired = append(fired, a.GetFiredAt().AsTime())
+		default:
+			resolved = append(resolved, a.GetResolvedAt().AsTime())
+			if a.GetEvidence().GetDuration().AsDuration() < 0 {
+				t.Errorf("it lasted %v", a.GetEvidence().GetDuration().AsDuration())
+			}
+		}
+	}
+	if fired[0].Equal(fired[1]) || fired[1].Before(fired[0]) {
+		t.Errorf("the incidents fired at %v", fired)
+	}
+	for i := range fired {
+		if resolved[i].Before(fired[i]) {
+			t.Errorf("incident %d fired at %v and was over at %v", i, fired[i], resolved[i])
+		}
+	}
+}

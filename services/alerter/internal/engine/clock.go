@@ -4,6 +4,9 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/window"
 )
@@ -110,6 +113,26 @@ func (p *Partition) shown(at int64) time.Time {
 		ago = time.Duration(float64(ago) / p.speed)
 	}
 	return p.step.message.Time.Add(-ago)
+}
+
+// firedAt returns the instant at which an alert fires, as people read it. Outside,
+// an alert is known by its labels and this instant: one that ends and fires again
+// within a millisecond, as when what waited in an outage comes at once, must not be
+// taken for the one before. So what fires by a message fires at its very timestamp.
+func (p *Partition) firedAt(at int64) *timestamppb.Timestamp {
+	if at == p.nowMs() {
+		return timestamppb.New(p.step.message.Time)
+	}
+	return timestamppb.New(p.shown(at))
+}
+
+// resolvedAt notes when an alert is over, which is never before it fired.
+func (p *Partition) resolvedAt(a *alert, at int64) {
+	a.told.ResolvedAt = timestamppb.New(p.shown(at))
+	if fired := a.told.GetFiredAt(); fired != nil && fired.AsTime().After(a.told.GetResolvedAt().AsTime()) {
+		a.told.ResolvedAt = proto.CloneOf(fired)
+	}
+	lasted(a.told)
 }
 
 // real turns a duration of the world into milliseconds of the clock.

@@ -127,7 +127,7 @@ func (p *Partition) rebindRestless(t *target) {
 func (p *Partition) flap(a *alert, at int64) {
 	a.hold = &hold{
 		calm: rule.Calm{Since: at}, renew: at + rule.RenewEvery.Milliseconds(),
-		active: a.told.GetActiveAt(), fired: timestamppb.New(p.shown(at)),
+		active: a.told.GetActiveAt(), fired: p.firedAt(at),
 	}
 	a.told.Flapping = true
 }
@@ -148,7 +148,7 @@ func (p *Partition) moveHeld(a *alert, before rule.State, v verdict, change rule
 		h.active = timestamppb.New(p.shown(at))
 	}
 	if change == rule.Fires {
-		h.fired = timestamppb.New(p.shown(at))
+		h.fired = p.firedAt(at)
 	}
 	if h != *a.hold || a.state != before {
 		*a.hold = h
@@ -179,8 +179,7 @@ func (p *Partition) release(a *alert, at int64) {
 	}
 	notice := proto.CloneOf(a.told)
 	a.told.State, a.told.ResolveReason = alertv1.AlertState_ALERT_STATE_RESOLVED, reasonCalm
-	a.told.ResolvedAt = timestamppb.New(p.shown(at))
-	lasted(a.told)
+	p.resolvedAt(a, at)
 	p.tell(a)
 	p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, at)
 

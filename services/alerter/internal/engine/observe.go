@@ -2,7 +2,6 @@ package engine
 
 import (
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 )
@@ -22,8 +21,7 @@ func (p *Partition) remode(a *alert, now int64) {
 		going := a.told
 		a.told = proto.CloneOf(going)
 		a.told.State, a.told.ResolveReason = alertv1.AlertState_ALERT_STATE_RESOLVED, reasonObserved
-		a.told.ResolvedAt = timestamppb.New(p.shown(now))
-		lasted(a.told)
+		p.resolvedAt(a, now)
 		p.transition(a, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, now)
 		a.told = going
 		a.told.Observed = true
