@@ -6,9 +6,10 @@ import (
 )
 
 const (
-	// Hour and Day are in milliseconds.
+	// Hour is an hour in milliseconds.
 	Hour int64 = 60 * 60 * 1000
-	Day        = 24 * Hour
+	// Day is a day in milliseconds.
+	Day = 24 * Hour
 	// daysNeeded is how many earlier days must be known before they say what is
 	// usual: of fewer the median is any of them.
 	daysNeeded = 3
