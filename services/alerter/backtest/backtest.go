@@ -142,10 +142,8 @@ func Run(ctx context.Context, o Options, tell func(*rulev1.BacktestResponse) err
 func conclude(f *fold, end time.Time, summary *rulev1.BacktestSummary, tell func(*rulev1.BacktestResponse) error) error {
 	var told [][]*rulev1.BacktestFiring
 	for i, side := range f.sides {
-		for _, b := range side.books {
-			if b != nil {
-				b.Close(end)
-			}
+		for i, b := range side.books {
+			b.Close(end, side.partitions[i].Alerts())
 		}
 		firings, leftOut := side.shelf.Firings()
 		told = append(told, firings)

@@ -5,12 +5,14 @@
 package firing
 
 import (
+	"iter"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
 )
 
 // flapWithin is how soon after its end an alert that fires again flaps: a person
@@ -110,7 +112,7 @@ func (b *Book) again(a *alertv1.Alert) {
 // take notes how an alert stands, without what nobody looks at later: ten thousand
 // courses of fields are most of what they would weigh.
 func take(f *rulev1.BacktestFiring, a *alertv1.Alert) {
-	f.Worst = worse(f.GetWorst(), a.GetEvidence())
+	f.Worst = worst(f.GetWorst(), a.GetEvidence())
 	a.Evidence = nil
 	if summary, ok := a.GetAnnotations()[summaryName]; ok {
 		a.Annotations = map[string]string{summaryName: summary}
@@ -118,6 +120,17 @@ func take(f *rulev1.BacktestFiring, a *alertv1.Alert) {
 		a.Annotations = nil
 	}
 	f.Alert = a
+}
+
+// worst returns the worst that an alert's evidence tells of the first value that its
+// condition compares, which is what the rule is about, or what was known before if
+// it tells none.
+func worst(before *alertv1.Value, e *alertv1.Evidence) *alertv1.Value {
+	if len(e.GetWorst()) == 0 {
+		return before
+	}
+	x := e.GetWorst()[0]
+	return &alertv1.Value{Name: x.GetName(), Value: expr.Num(x.GetNumber()).String(), Number: new(x.GetNumber())}
 }
 
 // summaryName is the annotation that is kept.
@@ -140,8 +153,14 @@ func (b *Book) over(f *rulev1.BacktestFiring) {
 	b.shelf.put(f)
 }
 
-// Close counts what fires still at the end of the log. Nothing may follow.
-func (b *Book) Close(end time.Time) {
+// Close counts what fires still at the end of the log. The partition's active alerts
+// are asked for how bad it is by then, which alone is no change. Nothing may follow.
+func (b *Book) Close(end time.Time, active iter.Seq[*alertv1.Alert]) {
+	for a := range active {
+		if f := b.open[a.GetId()]; f != nil {
+			f.Worst = worst(f.GetWorst(), a.GetEvidence())
+		}
+	}
 	for _, f := range b.open {
 		t := b.tally(f.GetAlert())
 		t.Firings++

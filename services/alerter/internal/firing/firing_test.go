@@ -2,9 +2,12 @@ package firing
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
@@ -12,49 +15,60 @@ import (
 	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
 )
 
-func TestWhatIsCompared(t *testing.T) {
-	for _, c := range []struct {
-		expression, part string
-		lowest, compared bool
-	}{
-		{"jobs.in_queue > 10", "jobs.in_queue", false, true},
-		{"jobs.in_queue >= 10", "jobs.in_queue", false, true},
-		{"10 < jobs.in_queue", "jobs.in_queue", false, true},
-		{"10<=jobs.in_queue", "jobs.in_queue", false, true},
-		{"workers.idle < 1", "workers.idle", true, true},
-		{"1 >= workers.idle", "workers.idle", true, true},
-		{"min(jobs.in_queue, '5m') > threshold('a', 5)", "min(jobs.in_queue, '5m')", false, true},
-		{"min(jobs.in_queue, '5m') > threshold('a', 5)", "threshold('a', 5)", true, true},
-		{"(jobs.failed) > 3", "jobs.failed", false, true},
-		{"jobs.failed / jobs.completed > 0.5", "jobs.failed", false, false},
-		{"jobs.failed / jobs.completed > 0.5", "jobs.completed", false, false},
-		{"3 > jobs.failed * 2.0", "jobs.failed", false, false},
-		{"jobs.failed + 1 > 2 && jobs.failed < 9", "jobs.failed", true, true},
-		{"jobs.failed == 3", "jobs.failed", false, false},
-		{"jobs.failed == 3", "", false, false},
-	} {
-		if lowest, compared := direction(c.expression, c.part); lowest != c.lowest || compared != c.compared {
-			t.Errorf("%s in %s: lowest %v, compared %v", c.part, c.expression, lowest, compared)
-		}
+// bad is the evidence of an alert whose condition compares two values.
+func bad(first, second float64) *alertv1.Evidence {
+	return &alertv1.Evidence{
+		Values: []*alertv1.Value{{Name: "jobs.in_queue", Value: "1", Number: new(1.0)}},
+		Worst:  []*alertv1.Extreme{{Name: "jobs.in_queue", Number: first}, {Name: "workers.idle", Lowest: true, Number: second}},
 	}
 }
 
-func TestTheWorstIsKept(t *testing.T) {
-	of := func(expression string, numbers ...float64) string {
-		var w *alertv1.Value
-		for i := range numbers {
-			w = worse(w, &alertv1.Evidence{Expression: expression, Values: []*alertv1.Value{{Name: "text"}, {Name: "a", Number: &numbers[i]}}})
-		}
-		return fmt.Sprint(w.GetNumber())
+func TestTheWorstIsThatOfTheFirstValueThatIsCompared(t *testing.T) {
+	before := &alertv1.Value{Name: "jobs.in_queue", Value: "7", Number: new(7.0)}
+	for name, c := range map[string]struct {
+		before *alertv1.Value
+		e      *alertv1.Evidence
+		want   *alertv1.Value
+	}{
+		"nothing is compared":             {nil, &alertv1.Evidence{Expression: "text == 'a'", Values: []*alertv1.Value{{Name: "text", Value: "a"}}}, nil},
+		"there is no evidence":            {before, nil, before},
+		"it tells none any more":          {before, &alertv1.Evidence{Expression: "jobs.in_queue > 1"}, before},
+		"the first is known":              {nil, bad(212.5, 0), &alertv1.Value{Name: "jobs.in_queue", Value: "212.5", Number: new(212.5)}},
+		"it became worse":                 {before, bad(2e6, 0), &alertv1.Value{Name: "jobs.in_queue", Value: "2000000", Number: new(2e6)}},
+		"zero is a value":                 {nil, bad(0, 3), &alertv1.Value{Name: "jobs.in_queue", Value: "0", Number: new(0.0)}},
+		"what is worst is the evidence's": {before, bad(3, 0), &alertv1.Value{Name: "jobs.in_queue", Value: "3", Number: new(3.0)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, worst(c.before, c.e), protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
-	if got := of("a > 1", 3, 7, 5); got != "7" {
-		t.Errorf("the worst of 3, 7, 5 where more is worse is %s", got)
+}
+
+func TestWhatFiresStillShowsTheWorstUpToTheEnd(t *testing.T) {
+	at := time.Unix(0, 0)
+	alert := func(id string, state alertv1.AlertState, e *alertv1.Evidence) *alertv1.Alert {
+		return &alertv1.Alert{Id: id, Rule: id, State: state, FiredAt: timestamppb.New(at), Evidence: e}
 	}
-	if got := of("a < 9", 3, 2, 5); got != "2" {
-		t.Errorf("the worst of 3, 2, 5 where less is worse is %s", got)
+	const pending, firing, resolved = alertv1.AlertState_ALERT_STATE_PENDING, alertv1.AlertState_ALERT_STATE_FIRING, alertv1.AlertState_ALERT_STATE_RESOLVED
+	over := alert("over", resolved, bad(9, 0))
+	over.ResolvedAt = timestamppb.New(at.Add(time.Minute))
+	shelf := NewShelf(10)
+	b := NewBook(at.Add(-time.Second), shelf)
+	b.Changed([]*alertv1.Alert{
+		alert("over", firing, bad(5, 0)), alert("still", firing, bad(5, 0)), alert("unheard", firing, bad(6, 0)), alert("waits", pending, bad(5, 0)), over,
+	})
+	b.Close(at.Add(time.Hour), slices.Values([]*alertv1.Alert{
+		alert("still", firing, bad(7, 0)), alert("unheard", firing, &alertv1.Evidence{}), alert("waits", pending, bad(8, 0)),
+	}))
+	var got []string
+	firings, _ := shelf.Firings()
+	for _, f := range firings {
+		got = append(got, f.GetAlert().GetId()+" "+f.GetWorst().GetValue())
 	}
-	if w := worse(nil, &alertv1.Evidence{Expression: "text == 'a'", Values: []*alertv1.Value{{Name: "text"}}}); w != nil {
-		t.Errorf("a text has a worst value: %v", w)
+	if want := []string{"over 9", "still 7", "unheard 6"}; !slices.Equal(got, want) {
+		t.Errorf("the worst are %q, want %q", got, want)
 	}
 }
 

@@ -574,9 +574,10 @@ type BacktestFiring struct {
 	// The alert when it was over, or at the end. Without its evidence, and of its
 	// annotations the summary only. It is resolved, or fires still.
 	Alert *v1.Alert `protobuf:"bytes,1,opt,name=alert,proto3" json:"alert,omitempty"`
-	// The worst of the value that its condition compares, as far as it is known: the
+	// The worst of the first value that its condition compares, as in the alert's
+	// evidence, from when it began to hold up to its end or the newest event: the
 	// least where the condition asks for less than something, else the greatest.
-	// Absent where nothing is compared.
+	// Absent where nothing is compared, or the value was never known.
 	Worst *v1.Value `protobuf:"bytes,2,opt,name=worst,proto3" json:"worst,omitempty"`
 	// It began to fire before the time that was asked for.
 	BeganBefore bool `protobuf:"varint,3,opt,name=began_before,json=beganBefore,proto3" json:"began_before,omitempty"`
