@@ -60,6 +60,9 @@ func TestRulesCheck(t *testing.T) {
 		{"a doubtful one", []string{doubtful}, false, []string{"warning: `tracked.delay_p95_s` is in seconds", "no mistakes, 1 warning"}},
 		{"a doubtful one, strictly", []string{"--strict", doubtful}, true, []string{"1 warning in 1 file"}},
 		{"those of the configuration", []string{"--config", config}, false, []string{"the override `queeu` of `x` is read by no rule; did you mean `queue`?", "1 rule in 1 file"}},
+		{"an objective in percent", []string{"--config", write(t, "percent.yaml", "targets: [{match: x, overrides: {slo: 99}}]\n")}, false, []string{
+			"the override `slo` of `x` is 99; an objective is a part of 1, for example 0.99",
+		}},
 		{"a pattern", []string{filepath.Join(filepath.Dir(good), "*.yaml")}, false, []string{"1 rule in 1 file"}},
 		{"files that are not there", []string{"/nowhere/a.yaml", "/nowhere/b.yaml"}, true, []string{`"/nowhere/a.yaml" matches no file`, `"/nowhere/b.yaml" matches no file`}},
 	} {

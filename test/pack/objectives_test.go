@@ -3,6 +3,7 @@ package pack
 import (
 	"fmt"
 	"strings"
+	"testing"
 	"time"
 
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
@@ -109,6 +110,18 @@ var objectiveProofs = []proof{
 				w.turnsOf(promised, share(0, 160))
 				w.quiet(step)
 				w.changing(promised, w.life(promised).sample, share(10, 0))
+				w.quiet(night)
+			}},
+			{"inputs that are refused, a fifth of all jobs", func(w *world) {
+				w.endpoint(promised, 5, busy)
+				w.changing(promised, busy, share(10, 0))
+				w.pass(time.Hour)
+				n := 0
+				w.changing(promised, w.life(promised).sample, func(s *ruletest.Sample) {
+					n++
+					s.Completed, s.Failed = s.Completed+4, s.Failed+1
+					w.JobFails(promised, fmt.Sprintf("bad-%d", n), validation, "ValidationError")
+				})
 				w.quiet(night)
 			}},
 			{"nine failures, which are all jobs of a day", func(w *world) {
@@ -236,6 +249,14 @@ var objectiveProofs = []proof{
 				w.waits(promised, 5*time.Hour, lasts(time.Minute))
 				w.quiet(step)
 			}},
+			{"six followed jobs among many, of a cold start", func(w *world) {
+				w.turnsOf(promised, share(10, 0))
+				delay := (90 * time.Second).Milliseconds()
+				for i := range 6 {
+					w.Job(promised, &eventv1.JobTransitioned{JobId: fmt.Sprint("cold-", i), State: inProgress, DelayMs: &delay})
+				}
+				w.quiet(night)
+			}},
 			{"long waits of the few jobs of a night", func(w *world) {
 				w.endpoint(promised, 5, busy)
 				w.changing(promised, busy, every(4, share(1, 0)))
@@ -340,6 +361,11 @@ var objectiveProofs = []proof{
 				w.turns(func(s *ruletest.Sample) { s.Completed, s.Retried = s.Completed+100, s.Retried+1 })
 				w.quiet(night)
 			}},
+			{"six in a hundred jobs are tried again from its first sight on", func(w *world) {
+				w.endpoint(img, 5, busy)
+				w.changing(img, busy, func(s *ruletest.Sample) { s.Completed, s.Retried = s.Completed+17, s.Retried+1 })
+				w.quiet(night)
+			}},
 			{"nine jobs of a crash, and then none", func(w *world) {
 				w.turns(share(10, 0))
 				w.pass(time.Hour)
@@ -350,4 +376,16 @@ var objectiveProofs = []proof{
 			}},
 		},
 	},
+}
+
+// TestAModestObjectiveIsToldWhereAlmostAllFails: 14 times too fast would be more jobs
+// than there are.
+func TestAModestObjectiveIsToldWhereAlmostAllFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "SLOBurnFast")
+	w.turnsOf("vision-modest", share(0, 10))
+	w.firesAfter(time.Duration(217) * step) // more than 0.9 of the 240 polls of an hour
+	w = newWorld(t, "SLOBurnFast")
+	w.turnsOf("vision-modest", share(5, 5))
+	w.stays(3 * time.Hour)
 }

@@ -29,6 +29,7 @@ func pack(t testing.TB) *rulefile.Set {
 		{Match: "-patient$", Kind: "endpoint", Overrides: map[string]float64{
 			"queue_high": 5000, "queue_backlog": 5000, "failure_share": 0.5, "failure_share_severe": 0.5, "job_stuck_s": 7200,
 		}},
+		{Match: "-modest$", Kind: "endpoint", Overrides: map[string]float64{"slo": 0.9}},
 		{Match: "-promised$", Kind: "endpoint", Overrides: map[string]float64{"slo": 0.99, "slo_delay_s": 60}},
 	})
 	if err != nil {

@@ -64,19 +64,34 @@ func (r recorded) needs() []recorded {
 	return []recorded{fine}
 }
 
-// sumUp notes the hour that ended last, once.
+// calendar returns what the clock on the wall says at an instant of the bus's time, in
+// milliseconds since 1970. Hours and grains begin by it: the bus's time begins with
+// the first message that a fold has, which is another one after a rebuild and in a
+// backtest, and it leaves out what lies beyond longestGap. Where rules run faster
+// this does too.
+func (p *Partition) calendar(bus int64) int64 {
+	now := p.clock.stamp / int64(time.Millisecond)
+	if p.speed != 1 {
+		now = int64(float64(now) * p.speed)
+	}
+	return now - (p.clock.bus() - bus)
+}
+
+// sumUp notes the hour that ended last, once. Hours are kept by the calendar.
 func (p *Partition) sumUp(t *target, s *window.Series, r recorded) {
-	now := p.clock.bus()
+	bus := p.clock.bus()
+	now := p.calendar(bus)
 	end := now - now%window.Hour
 	if done, any := s.SummarisedTo(); any && done >= end {
 		return
 	}
-	v, known := p.hour(t, r, end)
+	v, known := p.hour(t, r, bus-(now-end))
 	s.Summarise(end-window.Hour, end, v, known)
-	p.prune(s, r)
+	s.Prune(now - r.length)
 }
 
-// hour returns the number that is kept of the hour that ended at end.
+// hour returns the number that is kept of the hour that ended at end, an instant of
+// the bus's time.
 func (p *Partition) hour(t *target, r recorded, end int64) (float64, bool) {
 	i, found := slices.BinarySearchFunc(p.recordedOf(t), expr.FieldOf(r.field).Name, compareKey)
 	if !found {

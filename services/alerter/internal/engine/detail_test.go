@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,4 +174,68 @@ func TestACoarseCourseBeginsWithTheExactOne(t *testing.T) {
 		s.send(15*time.Second, sampled(endpoint("x"), s.at.UnixMilli()+15_000, 15*time.Second, &eventv1.JobCounts{Completed: &done}, nil))
 	}
 	s.want(s.send(0, activated(b.Hash())), "firing B")
+}
+
+// TestHoursAreThoseOfTheCalendar plays days once from their beginning and once from
+// the middle of an hour of the first, as a rebuild or a backtest does.
+func TestHoursAreThoseOfTheCalendar(t *testing.T) {
+	program := compile(t, unusual)
+	whole, late := newStory(t, program), newStory(t, program)
+	whole.p, late.p = NewPartition(3, "log", 1), NewPartition(3, "log", 1)
+	late.p.Begin(program)
+	var kept []window.State
+	begun := func(s *story, skip int) {
+		seq, at := uint64(0), epoch
+		for n := range 3 * 24 * 60 {
+			at = at.Add(time.Minute)
+			seq++
+			if n < skip {
+				continue
+			}
+			waiting, done := int64(n*n%37), int64(n)
+			e := sampled(endpoint("x"), at.UnixMilli(), time.Minute, &eventv1.JobCounts{InQueue: &waiting, Completed: &done}, nil)
+			if _, err := s.p.Step(Message{Seq: seq, Time: at, Event: e}, s.programs); err != nil {
+				t.Fatal(err)
+			}
+		}
+		target := s.p.targets["a-endpoint-x"]
+		for i, r := range s.p.recordedOf(target) {
+			if r.key == "hourly(jobs.in_queue)" {
+				kept = append(kept, target.series[i].State())
+			}
+		}
+	}
+	whole.p.Begin(program)
+	begun(whole, 0)
+	begun(late, 95) // from 13:36 on: 14:00 is the first whole hour
+	if len(kept) != 2 {
+		t.Fatal("the hours are not kept")
+	}
+	from := epoch.Add(2 * time.Hour).UnixMilli()
+	after := func(st window.State) (steps []window.Step) {
+		for _, step := range st.Steps {
+			if step.Start >= from {
+				steps = append(steps, step)
+			}
+		}
+		return steps
+	}
+	a, b := after(kept[0]), after(kept[1])
+	if len(a) < 60 || fmt.Sprint(a) != fmt.Sprint(b) {
+		t.Errorf("the hours of a fold that began later are\n%v\nwant\n%v", b, a)
+	}
+}
+
+// TestAWeekendWithoutTheBusMovesNoHours stops everything for 62 h, of which the bus's
+// time leaves out 14, and asks for what is usual at noon afterwards.
+func TestAWeekendWithoutTheBusMovesNoHours(t *testing.T) {
+	s := newStory(t, compile(t, strings.Split(unusual, "      - alert: FewJobs")[0]))
+	if lines := s.week(4, noon, func(int, int) int64 { return 2 }); len(lines) > 0 {
+		t.Fatalf("told %v", lines)
+	}
+	s.at = s.at.Add(62 * time.Hour) // from one hour of the day to 14 hours later
+	later := func(day, hour int) int64 { return noon(day, (hour+14)%24) }
+	if lines := s.week(1, later, func(int, int) int64 { return 2 }); len(lines) > 0 {
+		t.Errorf("told %v", lines)
+	}
 }

@@ -133,6 +133,10 @@ func (d *doubts) name(c *compiled, firsts map[string]rulefile.Position) {
 	firsts[key] = c.rule.Source
 }
 
+// objectiveName is the override that the default pack and docs/rules.md take for the
+// part of all jobs that must succeed.
+const objectiveName = "slo"
+
 // overrides doubts overrides that no rule reads.
 func (d *doubts) overrides(p *Program) {
 	read := map[string]bool{}
@@ -144,9 +148,12 @@ func (d *doubts) overrides(p *Program) {
 		}
 	}
 	for i, t := range p.patterns {
+		at := rulefile.Position{File: "targets", Line: i + 1, Column: 1}
+		if slo, declared := t.Overrides[objectiveName]; declared && !(slo > 0 && slo < 1) {
+			d.add(at, "the override `%s` of `%s` is %v; an objective is a part of 1, for example 0.99", objectiveName, t.Match, slo)
+		}
 		for _, name := range sortedKeys(t.Overrides) {
 			if !read[name] {
-				at := rulefile.Position{File: "targets", Line: i + 1, Column: 1}
 				d.add(at, "the override `%s` of `%s` is read by no rule%s", name, t.Match, nearest.Hint(name, sortedKeys(read)))
 			}
 		}

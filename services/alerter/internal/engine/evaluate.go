@@ -122,10 +122,10 @@ func (c *cache) over(series *window.Series, s *expr.Slot) expr.Value {
 	case expr.FnAge:
 		return c.age(series)
 	case expr.FnBaseline:
-		usual, _, ok := series.Usual(c.bus, int(s.Window/window.Day))
+		usual, _, ok := series.Usual(c.partition.calendar(c.bus), int(s.Window/window.Day))
 		return expr.NumIf(usual, ok)
 	case expr.FnBaselineSpread:
-		_, spread, ok := series.Usual(c.bus, int(s.Window/window.Day))
+		_, spread, ok := series.Usual(c.partition.calendar(c.bus), int(s.Window/window.Day))
 		return expr.NumIf(spread, ok)
 	default:
 		return expr.NumIf(c.statistic(series, s))

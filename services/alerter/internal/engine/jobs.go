@@ -175,17 +175,23 @@ func (j *jobTable) oldestQueued(now int64) float64 {
 // delayP95 returns the 95th percentile of the last waits in seconds, and false
 // while there are too few.
 func (j *jobTable) delayP95(now int64) (float64, bool) {
-	var recent []int64
-	for _, d := range j.delays {
-		if now-d.at <= delaysFor.Milliseconds() {
-			recent = append(recent, d.ms)
-		}
-	}
+	recent := j.recentDelays(now)
 	if len(recent) < minDelays {
 		return 0, false
 	}
 	slices.Sort(recent)
 	return float64(recent[(len(recent)*95+99)/100-1]) / 1000, true
+}
+
+// recentDelays lists the last waits in milliseconds, oldest first.
+func (j *jobTable) recentDelays(now int64) []int64 {
+	recent := make([]int64, 0, len(j.delays))
+	for _, d := range j.delays {
+		if now-d.at <= delaysFor.Milliseconds() {
+			recent = append(recent, d.ms)
+		}
+	}
+	return recent
 }
 
 // overrun counts the jobs in progress for longer than timeout seconds and a grace.

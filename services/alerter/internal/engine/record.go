@@ -128,7 +128,7 @@ func (p *Partition) put(t *target, s *window.Series, r recorded, about subject) 
 func (p *Partition) set(t *target, s *window.Series, r recorded, at int64, value float64, until int64) {
 	p.bounded(t, r, s.Set(at, value, until))
 	if r.detail == coarse {
-		s.Thin(coarseGrain.Milliseconds())
+		s.Thin(coarseGrain.Milliseconds(), p.calendar(at)-at)
 	}
 }
 

@@ -32,7 +32,7 @@ func sourceOf(f expr.FieldID) facts {
 	switch f {
 	case expr.WorkersMax, expr.WorkersMin, expr.EndpointType, expr.EndpointExecutionTimeout, expr.EndpointIdleTimeout, expr.GPUExpected:
 		return factsOfSpec
-	case expr.TrackedOldestQueued, expr.TrackedDelayP95, expr.TrackedOverrun, expr.TrackedLost, expr.TrackedInvalid, expr.TrackedOpen:
+	case expr.TrackedOldestQueued, expr.TrackedDelayP95, expr.TrackedDelays, expr.TrackedOverrun, expr.TrackedLost, expr.TrackedInvalid, expr.TrackedOpen:
 		return factsOfJobs
 	case expr.JobCategory, expr.JobFailed, expr.JobFingerprintNew:
 		return factsOfCategory
@@ -309,6 +309,8 @@ func (s subject) trackedValue(f expr.FieldID) expr.Value {
 		return expr.Num(jobs.oldestQueued(s.now))
 	case expr.TrackedDelayP95:
 		return expr.NumIf(jobs.delayP95(s.now))
+	case expr.TrackedDelays:
+		return expr.Num(float64(len(jobs.recentDelays(s.now))))
 	case expr.TrackedOverrun:
 		timeout := specValue(s.t.spec, expr.EndpointExecutionTimeout)
 		return expr.NumIf(jobs.overrun(s.now, timeout.Number), timeout.Known())

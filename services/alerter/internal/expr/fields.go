@@ -44,6 +44,7 @@ const (
 	EndpointIdleTimeout
 	TrackedOldestQueued
 	TrackedDelayP95
+	TrackedDelays
 	TrackedOverrun
 	TrackedLost
 	TrackedInvalid
@@ -132,6 +133,7 @@ var table = [FieldCount]Field{
 	EndpointIdleTimeout:      {Name: "endpoint.idle_timeout_s", On: endpoints, Kind: Gauge, Unit: "seconds", Meaning: "Time without work after which a worker stops."},
 	TrackedOldestQueued:      {Name: "tracked.oldest_queued_s", On: endpoints, Kind: Gauge, Unit: "seconds", Meaning: "Age of the followed job that waits longest; 0 when none waits."},
 	TrackedDelayP95:          {Name: "tracked.delay_p95_s", On: endpoints, Kind: Gauge, Unit: "seconds", Meaning: "95th percentile of the waits of the last followed jobs (up to 64, of the last 2 h, at least 5)."},
+	TrackedDelays:            {Name: "tracked.delays", On: endpoints, Kind: Gauge, Unit: "jobs", Meaning: "Followed jobs whose waits tracked.delay_p95_s is of, up to 64."},
 	TrackedOverrun:           {Name: "tracked.overrun", On: endpoints, Kind: Gauge, Unit: "jobs", Meaning: "Followed jobs in progress for longer than the execution timeout and a minute."},
 	TrackedLost:              {Name: "tracked.lost", On: endpoints, Kind: Counter, Unit: "jobs", Meaning: "Followed jobs that RunPod forgot although they did not end."},
 	TrackedInvalid:           {Name: "tracked.invalid", On: endpoints, Kind: Counter, Unit: "jobs", Meaning: "Followed jobs whose input was refused: failures of the category validation."},

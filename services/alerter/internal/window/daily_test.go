@@ -90,7 +90,7 @@ func TestACoarseCourseIsOffByAGrain(t *testing.T) {
 		if dropped := thin.Set(at, value, Forever); dropped > 0 {
 			t.Fatalf("%d steps were dropped", dropped)
 		}
-		thin.Thin(grain)
+		thin.Thin(grain, 7*grain/3)
 		thin.Prune(at - width)
 		if alike := thin.Clone(); alike.lastStart != thin.lastStart || alike.lastValue != thin.lastValue {
 			t.Fatalf("%+v is not %+v", alike, thin)
