@@ -17,7 +17,7 @@ type Course struct {
 // Courses lists what a diagnosis of a kind of target looks at besides its latest
 // values. What is not kept of it makes an answer less sure, or general.
 func Courses(kind eventv1.TargetKind) []Course {
-	const minutes, hour = failWindow, time.Hour
+	const minutes, hour = FailWindow, time.Hour
 	switch kind {
 	case eventv1.TargetKind_TARGET_KIND_ENDPOINT:
 		return []Course{

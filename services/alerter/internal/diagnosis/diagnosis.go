@@ -33,6 +33,8 @@ type Errors struct {
 	Category string
 	// Count is how many failed lately: within the hour before.
 	Count int64
+	// Recent is how many of them failed within FailWindow.
+	Recent int64
 	// Last is when the newest failed.
 	Last time.Time
 	// Message is the newest message, redacted.

@@ -65,8 +65,17 @@ func series(name string, points []Point) func(*Target) {
 
 func errorsOf(category string, n int64, ago time.Duration) func(*Target) {
 	return func(t *Target) {
-		t.Errors = append(t.Errors, Errors{Category: category, Count: n, Last: now.Add(-ago), Message: "it broke", JobIDs: []string{"j1"}})
+		e := Errors{Category: category, Count: n, Last: now.Add(-ago), Message: "it broke", JobIDs: []string{"j1"}}
+		if ago <= FailWindow {
+			e.Recent = n
+		}
+		t.Errors = append(t.Errors, e)
 	}
+}
+
+// mostlyBefore makes all but some of the failed jobs ones of before FailWindow.
+func mostlyBefore(recent int64) func(*Target) {
+	return func(t *Target) { t.Errors[len(t.Errors)-1].Recent = recent }
 }
 
 func textOf(name, value string) func(*Target) { return func(t *Target) { t.Texts[name] = value } }
@@ -245,6 +254,25 @@ func TestTheTriage(t *testing.T) {
 		{
 			"few of many", endpoint(health(nil), errorsOf("oom", 4, m), series("jobs.completed", steps(5*m, 0, 100, 200, 300))),
 			"nothing likely", "",
+		},
+		{
+			"few of many, of an hour in which more did", endpoint(health(nil), errorsOf("oom", 15, m), mostlyBefore(4),
+				series("jobs.failed", steps(5*m, 0, 0, 0, 1)), series("jobs.completed", steps(5*m, 0, 80, 160, 250))),
+			"nothing likely", "",
+		},
+		{
+			"failures of before, behind work that stands still", endpoint(health(numbers{"jobs.in_queue": 3, "workers.running": 1}), errorsOf("oom", 15, 14*m), mostlyBefore(1),
+				series("jobs.in_queue", flat(3, 11*m)), series("jobs.completed", append(flat(0, 20*m), flat(30, 14*m)...)), series("jobs.failed", append(flat(0, 20*m), flat(1, 14*m)...))),
+			"no_progress possible", "",
+		},
+		{
+			"failures of which RunPod counts fewer than are followed", endpoint(health(nil), errorsOf("oom", 30, m), mostlyBefore(20),
+				series("jobs.failed", steps(5*m, 0, 0, 0, 1)), series("jobs.completed", steps(5*m, 0, 0, 160, 250))),
+			"jobs_oom likely or jobs_crash", "20 jobs failed and 250 completed in the last 15m",
+		},
+		{
+			"what fails now, and not what failed most in an hour", endpoint(health(nil), errorsOf("timeout", 30, 14*m), mostlyBefore(1), errorsOf("handler", 9, m)),
+			"jobs_handler likely or jobs_timeout", "",
 		},
 		{
 			"failures that nobody follows", endpoint(health(nil), series("jobs.failed", steps(5*m, 0, 0, 10, 20)), series("jobs.completed", steps(5*m, 0, 30, 60, 90))),

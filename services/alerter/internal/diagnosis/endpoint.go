@@ -73,7 +73,7 @@ func crashes(p *patient) *alertv1.Diagnosis {
 	}
 	f.fact("workers.unhealthy", "jobs.in_queue", "workers.running", "workers.initializing", "workers.throttled")
 	for _, e := range p.Errors {
-		if (e.Category == "crash" || e.Category == "oom") && p.now.Sub(e.Last) <= failWindow {
+		if (e.Category == "crash" || e.Category == "oom") && p.now.Sub(e.Last) <= FailWindow {
 			f.errors(e)
 		}
 	}

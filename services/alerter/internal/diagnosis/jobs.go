@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// failWindow is how recent failures must be to be what is wrong now.
-	failWindow = 15 * time.Minute
+	// FailWindow is how recent failures must be to be what is wrong now.
+	FailWindow = 15 * time.Minute
 	// failLeast and failShare are from how many failed jobs on, and from what share of
 	// those that ended, failures are what is wrong: any large endpoint has some.
 	failLeast = 3
@@ -55,14 +55,14 @@ var ailments = map[string]ailment{
 // failing looks for jobs that fail, by the category with most.
 func failing(p *patient) *alertv1.Diagnosis {
 	worst := p.worstErrors()
-	failed, counted := p.rise("jobs.failed", failWindow)
-	done, ended := p.rise("jobs.completed", failWindow)
+	failed, counted := p.rise("jobs.failed", FailWindow)
+	done, ended := p.rise("jobs.completed", FailWindow)
 	n := 0.0
 	if counted {
 		n = failed
 	}
 	if worst != nil {
-		n = max(n, float64(worst.Count))
+		n = max(n, float64(worst.Recent)) // over the same window: a share has one
 	}
 	switch {
 	case p.Category != "" && worst != nil: // that was the question
@@ -84,7 +84,7 @@ func failing(p *patient) *alertv1.Diagnosis {
 	if worst == nil || category == "unknown" {
 		certainty = possible
 	}
-	f := p.found(a.cause, certainty, "Jobs %s: %s", a.what, p.extent(worst, failed, counted, done, ended))
+	f := p.found(a.cause, certainty, "Jobs %s: %s", a.what, p.extent(worst, n, counted, done, ended))
 	if worst != nil {
 		f.errors(*worst)
 	}
@@ -110,9 +110,9 @@ func (p *patient) extent(worst *Errors, failed float64, counted bool, done float
 	var text string
 	switch {
 	case counted && ended && failed > 0:
-		text = fmt.Sprintf("%s failed and %s completed in the last %s.", count(failed, "job"), text0(done), span(failWindow))
+		text = fmt.Sprintf("%s failed and %s completed in the last %s.", count(failed, "job"), text0(done), span(FailWindow))
 	case counted && failed > 0:
-		text = fmt.Sprintf("%s failed in the last %s.", count(failed, "job"), span(failWindow))
+		text = fmt.Sprintf("%s failed in the last %s.", count(failed, "job"), span(FailWindow))
 	default:
 		return fmt.Sprintf("%s failed lately, the last %s ago.", count(float64(worst.Count), "followed job"), span(p.now.Sub(worst.Last)))
 	}
@@ -137,7 +137,7 @@ func (p *patient) worstErrors() *Errors {
 	for i, e := range p.Errors {
 		switch {
 		case p.Category != "" && e.Category != p.Category, p.Category == "" && !p.recent(e):
-		case worst == nil || e.Count > worst.Count:
+		case worst == nil || e.Recent > worst.Recent || e.Recent == worst.Recent && e.Count > worst.Count:
 			worst = &p.Errors[i]
 		}
 	}
@@ -145,7 +145,7 @@ func (p *patient) worstErrors() *Errors {
 }
 
 // recent says that failures are what happens now.
-func (p *patient) recent(e Errors) bool { return e.Count > 0 && p.now.Sub(e.Last) <= failWindow }
+func (p *patient) recent(e Errors) bool { return e.Count > 0 && p.now.Sub(e.Last) <= FailWindow }
 
 // errors adds failed jobs of a category.
 func (f *finding) errors(e Errors) {

@@ -59,10 +59,14 @@ func (p *Partition) patient(t *target, category string, at int64) diagnosis.Targ
 			x.Series[c.Field] = steps
 		}
 	}
+	recent := map[string]int64{}
+	for _, g := range p.groups(t, "", diagnosis.FailWindow.Milliseconds(), at) {
+		recent[g.GetCategory()] = g.GetCount()
+	}
 	for _, g := range p.groups(t, "", failuresWindow.Milliseconds(), at) {
 		last := t.category(g.GetCategory()).last
 		x.Errors = append(x.Errors, diagnosis.Errors{
-			Category: g.GetCategory(), Count: g.GetCount(), Last: busTime(bus - (at - last)), Message: g.GetMessage(), JobIDs: g.GetJobIds(),
+			Category: g.GetCategory(), Count: g.GetCount(), Recent: recent[g.GetCategory()], Last: busTime(bus - (at - last)), Message: g.GetMessage(), JobIDs: g.GetJobIds(),
 		})
 	}
 	return x

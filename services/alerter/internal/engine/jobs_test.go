@@ -160,6 +160,19 @@ func TestFailedJobsAreToldByCategory(t *testing.T) {
 	s.want(s.job(time.Minute, "x", failure("h2", handler, "f2")))
 }
 
+// TestADiagnosisWeighsFailuresOfItsOwnWindow: those of an hour are no share of what
+// completed in a quarter of one.
+func TestADiagnosisWeighsFailuresOfItsOwnWindow(t *testing.T) {
+	s := newStory(t, compile(t, queueRule))
+	for i := range 15 { // one every 4 minutes, 56 minutes in all
+		s.job(4*time.Minute, "x", &eventv1.JobTransitioned{JobId: fmt.Sprint(i), State: timedOut})
+	}
+	known := s.p.patient(s.p.targets["a-endpoint-x"], "", s.p.nowMs())
+	if e := known.Errors; len(e) != 1 || e[0].Category != "timeout" || e[0].Count != 15 || e[0].Recent != 4 {
+		t.Errorf("failures %+v, want 15 in the hour and 4 in the last 15 minutes", e)
+	}
+}
+
 func TestATimeLimitWithoutAnErrorIsACategory(t *testing.T) {
 	s := newStory(t, compile(t, jobRules))
 	var r StepResult
