@@ -211,7 +211,7 @@ func TestTheTriage(t *testing.T) {
 		{
 			"no worker at all for long", endpoint(health(numbers{"jobs.in_queue": 2}), series("jobs.in_queue", flat(2, 12*m)),
 				series("workers.running", flat(0, 12*m)), series("workers.initializing", flat(0, 12*m))),
-			"no_capacity likely or scaling_from_zero", "no worker at all for 10m while 2 jobs wait",
+			"no_capacity likely or scaling_from_zero", "There is no worker, and none ran or started for 10m while 2 jobs wait",
 		},
 		{
 			"no worker, and RunPod does not say whether any is unhealthy", endpoint(without(health(numbers{"jobs.in_queue": 2}), "workers.unhealthy"),
@@ -325,7 +325,7 @@ func TestTheTriage(t *testing.T) {
 		{"memory", pod(numbers{"memory.util_percent": 98}, "RUNNING"), "memory_full likely", "98 %"},
 		{
 			"idle", pod(numbers{"pod.cost_per_hour": 2.49}, "RUNNING", series("gpu.util_max", flat(3, 2*time.Hour)), series("cpu.util_percent", flat(4, 2*time.Hour))),
-			"gpu_idle sure", "idle for 2h: never above 3 % in use, at $2.49 an hour, $4.98 so far",
+			"gpu_idle sure", "idle for 2h: never above 3 % in use, at $2.49 an hour, $4.98 in that time.",
 		},
 		{"idle for a while", pod(numbers{"pod.cost_per_hour": 2.49}, "RUNNING", series("gpu.util_max", flat(3, 12*m))), "gpu_idle likely", ""},
 		{"idle for a moment", pod(numbers{"pod.cost_per_hour": 2.49}, "RUNNING", series("gpu.util_max", flat(3, 5*m))), "nothing likely", ""},
@@ -366,6 +366,14 @@ func TestTheTriage(t *testing.T) {
 				t.Errorf("it says %q, and again %q", d.GetSentence(), Diagnose(c.t, now).GetSentence())
 			}
 		})
+	}
+}
+
+// TestMinWorkersAreNoCureForTheScaleDown: RunPod ties it to requests alone.
+func TestMinWorkersAreNoCureForTheScaleDown(t *testing.T) {
+	advice := strings.Join(Diagnose(endpoint(health(numbers{"jobs.in_queue": 4, "workers.max": 0})), now).GetAdvice(), " ")
+	if strings.Contains(advice, "min workers") || !strings.Contains(advice, "it was the scale-down: send a request now and then.") {
+		t.Errorf("the advice is %q", advice)
 	}
 }
 

@@ -42,7 +42,7 @@ func cannotStart(p *patient) *alertv1.Diagnosis {
 		fact("workers.max", "jobs.in_queue", "workers.unhealthy").
 		do(
 			"Set max workers of the endpoint to what you need; the queued jobs then run.",
-			"If nobody of you set it, it was the scale-down: send a request now and then, or keep min workers at 1.",
+			"If nobody of you set it, it was the scale-down: send a request now and then.",
 			"RunPod also scales endpoints down whose workers stay unhealthy: read their logs before you set it back.",
 		).done()
 }
@@ -113,7 +113,7 @@ func lacksCapacity(p *patient) *alertv1.Diagnosis {
 			"If the first request must not wait, keep min workers at 1, or turn FlashBoot on.",
 		).done()
 	}
-	f := p.found(noCapacity, likely, "There has been no worker at all for %s while %s %s: no host of the chosen kind is free, or the settings allow none.", span(since), count(n, "job"), wait(n)).
+	f := p.found(noCapacity, likely, "There is no worker, and none ran or started for %s while %s %s: no host of the chosen kind is free, or the settings allow none.", span(since), count(n, "job"), wait(n)).
 		fact("jobs.in_queue", "workers.running", "workers.initializing", "workers.throttled", "workers.max").or(fromZero)
 	if _, told := p.number("workers.unhealthy"); !told {
 		f.or(crashLoop)

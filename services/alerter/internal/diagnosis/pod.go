@@ -114,7 +114,7 @@ func idles(p *patient) *alertv1.Diagnosis {
 	if seen >= idleSure {
 		certainty = sure
 	}
-	return p.found(gpuIdle, certainty, "The pod's GPUs have been idle for %s: never above %s %% in use, at $%.2f an hour, $%.2f so far.", span(seen), text(gpu), cost, cost*seen.Hours()).
+	return p.found(gpuIdle, certainty, "The pod's GPUs have been idle for %s: never above %s %% in use, at $%.2f an hour, $%.2f in that time.", span(seen), text(gpu), cost, cost*seen.Hours()).
 		fact("gpu.util_max", "cpu.util_percent", "pod.cost_per_hour").
 		do("Stop the pod if nobody needs it: what is on its volume stays.", "Move work that comes now and then to a serverless endpoint.").done()
 }
