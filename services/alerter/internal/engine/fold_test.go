@@ -58,7 +58,7 @@ func TestALoadedStateGoesOnAsIfNothingHadHappened(t *testing.T) {
 	programs := known(all, less)
 	messages, seeds := 2500, uint64(6)
 	if testing.Short() {
-		messages, seeds = 1000, 2
+		messages, seeds = 1000, 3 // each speed, and each rule fires
 	}
 	seen := map[string]int{}
 	for seed := range seeds {
