@@ -75,7 +75,11 @@ func TestAnAlertThatFlapsIsToldOnce(t *testing.T) {
 	for range 20 {
 		f.expect(f.polls(0, time.Minute))
 		f.shows("A firing")
+		again := f.at.Add(15 * time.Second)
 		f.expect(f.polls(9, 3*time.Minute))
+		if x, ok := (&Inspection{f.p}).Alert(notice.GetId()); !ok || !x.LastFired.Equal(again) {
+			t.Errorf("it last fired at %v, want %v", x.LastFired, again)
+		}
 	}
 	f.expect(f.polls(0, 9*time.Minute))
 	f.expect(f.polls(0, 2*time.Minute), "resolved A: no longer flapping, flapping")

@@ -69,7 +69,13 @@ type Explanation struct {
 	// Cond and Until are what is known of its conditions now; Until means nothing
 	// without a clear condition.
 	Cond, Until rule.Truth
-	// Now is what it would be judged on now.
+	// Judged is what its rule takes Cond for: the same, but where its no_data decides
+	// what a missing value means, or its times count.
+	Judged rule.Truth
+	// Decided says that its no_data decides what the missing value means that Now names.
+	Decided bool
+	// Now is what it would be judged on now, and why one of its conditions has no value,
+	// if so.
 	Now *alertv1.Evidence
 	// UntilValues are the values of the parts of its clear condition now.
 	UntilValues []*alertv1.Value
@@ -77,6 +83,9 @@ type Explanation struct {
 	Diagnosis *alertv1.Diagnosis
 	// Clearing says that its end came, and keep_firing_for runs.
 	Clearing bool
+	// LastFired is when it last began to fire: of one that flaps later than what people
+	// are told, which is when the notice began. Zero if it never did.
+	LastFired time.Time
 	// Frozen says that its wait stands still, because nobody knows enough.
 	Frozen bool
 	// Left is how long it waits still: for its `for`, for its keep_firing_for, or, if
@@ -97,10 +106,22 @@ func (i *Inspection) Alert(id string) (*Explanation, bool) {
 		Alert: proto.CloneOf(a.told), Rule: a.rule.rule, Now: p.evidence(a, now), Diagnosis: p.diagnose(a.target, a.category, now),
 		Clearing: a.state.Clearing, Frozen: a.state.Frozen,
 	}
-	x.Cond, _ = p.truth(a.rule.cond) // a rule that fails has told so; its condition is not known
+	x.Now.NoData = nil // that was of its last step
+	var failed, unclear error
+	x.Cond, failed = p.truth(a.rule.cond)
 	if a.rule.until != nil {
-		x.Until, _ = p.truth(a.rule.until)
+		x.Until, unclear = p.truth(a.rule.until)
 		x.UntilValues = p.partsOf(a.rule, a.rule.until)
+	}
+	if failed == nil && (unclear == nil || a.state.Phase != rule.Firing) { // a rule that fails has told so, and its alert is as it was
+		v := p.weigh(a.target, a.rule, a, x.Cond, x.Until)
+		x.Judged, x.Decided, x.Now.NoData = p.counted(a.target, a.rule, a.category, v.cond, now), v.decided, v.lack
+	}
+	switch {
+	case a.hold != nil:
+		x.LastFired = a.hold.fired.AsTime()
+	case a.told.GetFiredAt() != nil:
+		x.LastFired = a.told.GetFiredAt().AsTime()
 	}
 	x.Left = p.left(a, now)
 	return x, true

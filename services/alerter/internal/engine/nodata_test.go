@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
 )
 
 // lacking is a world in which a source says something, nothing, or cannot be reached.
@@ -72,6 +74,50 @@ func TestThreeKindsOfNoValueAreKeptApart(t *testing.T) {
 					t.Errorf("%q, %s after a queue of %d: %q is told, want %q", rest, kind, before, got, want)
 				}
 			}
+		}
+	}
+}
+
+// TestAnExplanationTellsWhatTheRuleMakesOfIt: not what the values alone say.
+func TestAnExplanationTellsWhatTheRuleMakesOfIt(t *testing.T) {
+	type want struct {
+		cond, judged rule.Truth
+		decided      bool
+		reason       alertv1.NoDataReason
+	}
+	zero := func(l lacking) StepResult { return l.says(0) }
+	for _, c := range []struct {
+		rest  string
+		after func(lacking) StepResult
+		want  want
+	}{
+		{"", lacking.leavesOut, want{rule.Unknown, rule.Unknown, false, leftOut}},
+		{", no_data: fire", lacking.leavesOut, want{rule.Unknown, rule.Yes, true, leftOut}},
+		{", no_data: fire", lacking.isSilent, want{rule.Unknown, rule.Unknown, false, unreachable}},
+		{", no_data: resolve, keep_firing_for: 1h", lacking.leavesOut, want{rule.Unknown, rule.No, true, leftOut}},
+		{", until: jobs.in_queue == 1", zero, want{rule.No, rule.No, false, 0}},
+		{", until: workers.idle == 1, no_data: fire", zero, want{rule.No, rule.No, true, leftOut}},
+		{", until: workers.idle == 1", zero, want{rule.No, rule.No, false, leftOut}},
+		{", times: 2 of 20 x 1m", zero, want{rule.No, rule.Yes, false, 0}},
+		{", times: 2 of 20 x 1m", lacking.isSilent, want{rule.Unknown, rule.Yes, false, unreachable}},
+	} {
+		l := lacking{newStory(t, compile(t, "groups: [{name: g, rules: [{alert: A, on: endpoint, expr: jobs.in_queue > 5"+c.rest+"}]}]"))}
+		many(20, func() StepResult { return l.says(9) })
+		many(8, func() StepResult { return c.after(l) })
+		before, err := l.p.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, ok := (&Inspection{l.p}).Alert(l.only().GetId())
+		if !ok {
+			t.Fatalf("%q: it is not there", c.rest)
+		}
+		if got := (want{x.Cond, x.Judged, x.Decided, x.Now.GetNoData().GetReason()}); got != c.want {
+			t.Errorf("%q: it is explained as %v, want %v", c.rest, got, c.want)
+		}
+		after, err := l.p.Snapshot()
+		if err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%q: to explain it changes the state: %v", c.rest, err)
 		}
 	}
 }

@@ -64,6 +64,21 @@ func (p *Partition) often(t *target, c *compiled, category string, a *alert, con
 	return y.state.Verdict(c.times)
 }
 
+// counted says what often would, and notes nothing.
+func (p *Partition) counted(t *target, c *compiled, category string, cond rule.Truth, at int64) rule.Truth {
+	if c.times.Of == 0 {
+		return cond
+	}
+	state := rule.NewTally(at)
+	if y, _ := t.tally(c, category); y != nil {
+		state = y.state
+	}
+	if cond == rule.Unknown {
+		state = state.Note(p.missing(t, c, at), cond, c.times)
+	}
+	return state.Note(at, cond, c.times).Verdict(c.times)
+}
+
 // note takes in what is known of a condition from an instant on. What says
 // nothing new is not written down.
 func (p *Partition) note(t *target, y *tally, at int64, truth rule.Truth) {

@@ -56,7 +56,7 @@ func (s *Server) ExplainAlert(ctx context.Context, in *queryv1.ExplainAlertReque
 	r.Observed = program.Set().Observed(x.Rule)
 	heads[event.Partition(token)] = part
 	out := &queryv1.ExplainAlertResponse{
-		Alert: x.Alert, Rule: r, Condition: holds(x.Cond), Until: holds(x.Until), Now: x.Now, UntilValues: x.UntilValues,
+		Alert: x.Alert, Rule: r, Condition: holds(x.Cond), Judged: holds(x.Judged), Until: holds(x.Until), Now: x.Now, UntilValues: x.UntilValues,
 		Diagnosis: x.Diagnosis, At: part.GetPosition().GetAppliedTime(),
 		Freshness: s.freshness(ctx, heads, []int{event.Partition(token)}),
 	}

@@ -11,6 +11,8 @@ import (
 	eventv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/event/v1"
 	queryv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/query/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/engine"
+	"github.com/tocsin-dev/tocsin/services/alerter/internal/rule"
+	"github.com/tocsin-dev/tocsin/services/alerter/rulefile"
 )
 
 // teller writes the story of an alert.
@@ -57,7 +59,7 @@ func (t *teller) stands(a *alertv1.Alert) {
 	case a.GetState() == alertv1.AlertState_ALERT_STATE_PENDING:
 		t.say("%s is pending: its condition has held for %s, since %s.", who, span(at.Sub(active)), clock(active))
 	case a.GetFlapping():
-		t.say("%s flaps: it fired and resolved again and again, last began at %s, and is told as one notice until it is calm.", who, clock(fired))
+		t.say("%s flaps: it fired and resolved again and again, last fired at %s, and is told as one notice since %s until it is calm.", who, clock(t.x.LastFired), clock(fired))
 	default:
 		t.say("%s has been firing for %s, since %s; its condition had held for %s before.", who, span(at.Sub(fired)), clock(fired), span(fired.Sub(active)))
 	}
@@ -101,19 +103,44 @@ func (t *teller) diagnoses(a *alertv1.Alert) {
 
 // now says what is so now of its condition.
 func (t *teller) now() {
-	lack := t.GetNow().GetNoData()
-	switch {
-	case t.GetCondition() == queryv1.Holds_HOLDS_YES:
+	switch t.x.Cond {
+	case rule.Yes:
 		t.say("Its condition holds now.")
-	case t.GetCondition() == queryv1.Holds_HOLDS_NO:
+	case rule.No:
 		t.say("Its condition does not hold now.")
-	case lack != nil:
-		t.say("Its condition has no value now, so that the alert stays as it was: %s (%s).", whyNoData(lack), strings.Join(lack.GetParts(), ", "))
+		if t.GetNow().GetNoData() != nil {
+			t.lacks("Its clear condition", true)
+		}
 	default:
-		t.say("Its condition has no value now, so that the alert stays as it was.")
+		t.lacks("Its condition", t.x.Judged == rule.Unknown)
+	}
+	if times := t.x.Rule.Times; times.Set() {
+		t.say("%s (times: %s).", map[rule.Truth]string{
+			rule.Yes: "It held often enough to count as holding", rule.No: "It did not hold often enough to count as holding",
+			rule.Unknown: "Whether it held often enough is not known",
+		}[t.x.Judged], times)
 	}
 	if t.x.Frozen {
 		t.say("Its wait stands still until more is known.")
+	}
+}
+
+// lacks says of a condition that it has no value, and what comes of that. stays says
+// that nothing does unless the rule decides it.
+func (t *teller) lacks(what string, stays bool) {
+	why := ""
+	if lack := t.GetNow().GetNoData(); lack != nil {
+		why = fmt.Sprintf(": %s (%s)", whyNoData(lack), strings.Join(lack.GetParts(), ", "))
+	}
+	switch {
+	case t.x.Decided && t.x.Rule.NoData == rulefile.NoDataResolve:
+		t.say("%s has no value now%s. Its rule takes that for its end (no_data: resolve).", what, why)
+	case t.x.Decided:
+		t.say("%s has no value now%s. Its rule takes that for a reason to fire (no_data: fire).", what, why)
+	case stays:
+		t.say("%s has no value now, so that the alert stays as it was%s.", what, why)
+	default:
+		t.say("%s has no value now%s.", what, why)
 	}
 }
 

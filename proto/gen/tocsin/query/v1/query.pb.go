@@ -1183,7 +1183,10 @@ type ExplainAlertResponse struct {
 	// it in the state.
 	Remembered bool `protobuf:"varint,11,opt,name=remembered,proto3" json:"remembered,omitempty"`
 	// How far the answer reaches.
-	Freshness     *Freshness `protobuf:"bytes,12,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	Freshness *Freshness `protobuf:"bytes,12,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	// What its rule takes its condition for now: the same, but where its no_data decides
+	// what a missing value means, or where its times count. Unspecified when it resolved.
+	Judged        Holds `protobuf:"varint,13,opt,name=judged,proto3,enum=tocsin.query.v1.Holds" json:"judged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1300,6 +1303,13 @@ func (x *ExplainAlertResponse) GetFreshness() *Freshness {
 		return x.Freshness
 	}
 	return nil
+}
+
+func (x *ExplainAlertResponse) GetJudged() Holds {
+	if x != nil {
+		return x.Judged
+	}
+	return Holds_HOLDS_UNSPECIFIED
 }
 
 // DiagnoseRequest names a target.
@@ -1551,7 +1561,7 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"%\n" +
 	"\x13ExplainAlertRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xc0\x04\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xf0\x04\n" +
 	"\x14ExplainAlertResponse\x12,\n" +
 	"\x05alert\x18\x01 \x01(\v2\x16.tocsin.alert.v1.AlertR\x05alert\x12)\n" +
 	"\x04rule\x18\x02 \x01(\v2\x15.tocsin.query.v1.RuleR\x04rule\x12\x14\n" +
@@ -1567,7 +1577,8 @@ const file_tocsin_query_v1_query_proto_rawDesc = "" +
 	"\n" +
 	"remembered\x18\v \x01(\bR\n" +
 	"remembered\x128\n" +
-	"\tfreshness\x18\f \x01(\v2\x1a.tocsin.query.v1.FreshnessR\tfreshness\"t\n" +
+	"\tfreshness\x18\f \x01(\v2\x1a.tocsin.query.v1.FreshnessR\tfreshness\x12.\n" +
+	"\x06judged\x18\r \x01(\x0e2\x16.tocsin.query.v1.HoldsR\x06judged\"t\n" +
 	"\x0fDiagnoseRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12/\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1b.tocsin.event.v1.TargetKindR\x04kind\x12\x16\n" +
@@ -1684,35 +1695,36 @@ var file_tocsin_query_v1_query_proto_depIdxs = []int32{
 	23, // 31: tocsin.query.v1.ExplainAlertResponse.left:type_name -> google.protobuf.Duration
 	30, // 32: tocsin.query.v1.ExplainAlertResponse.at:type_name -> google.protobuf.Timestamp
 	1,  // 33: tocsin.query.v1.ExplainAlertResponse.freshness:type_name -> tocsin.query.v1.Freshness
-	26, // 34: tocsin.query.v1.DiagnoseRequest.kind:type_name -> tocsin.event.v1.TargetKind
-	12, // 35: tocsin.query.v1.DiagnoseResponse.target:type_name -> tocsin.query.v1.TargetStatus
-	33, // 36: tocsin.query.v1.DiagnoseResponse.diagnosis:type_name -> tocsin.alert.v1.Diagnosis
-	34, // 37: tocsin.query.v1.DiagnoseResponse.series:type_name -> tocsin.alert.v1.Series
-	35, // 38: tocsin.query.v1.DiagnoseResponse.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
-	25, // 39: tocsin.query.v1.DiagnoseResponse.alerts:type_name -> tocsin.alert.v1.Alert
-	30, // 40: tocsin.query.v1.DiagnoseResponse.at:type_name -> google.protobuf.Timestamp
-	1,  // 41: tocsin.query.v1.DiagnoseResponse.freshness:type_name -> tocsin.query.v1.Freshness
-	2,  // 42: tocsin.query.v1.QueryService.ListAlerts:input_type -> tocsin.query.v1.ListAlertsRequest
-	4,  // 43: tocsin.query.v1.QueryService.GetAlert:input_type -> tocsin.query.v1.GetAlertRequest
-	6,  // 44: tocsin.query.v1.QueryService.WatchAlerts:input_type -> tocsin.query.v1.WatchAlertsRequest
-	8,  // 45: tocsin.query.v1.QueryService.ListTargets:input_type -> tocsin.query.v1.ListTargetsRequest
-	10, // 46: tocsin.query.v1.QueryService.GetTarget:input_type -> tocsin.query.v1.GetTargetRequest
-	16, // 47: tocsin.query.v1.QueryService.ExplainAlert:input_type -> tocsin.query.v1.ExplainAlertRequest
-	18, // 48: tocsin.query.v1.QueryService.Diagnose:input_type -> tocsin.query.v1.DiagnoseRequest
-	13, // 49: tocsin.query.v1.QueryService.ListRules:input_type -> tocsin.query.v1.ListRulesRequest
-	3,  // 50: tocsin.query.v1.QueryService.ListAlerts:output_type -> tocsin.query.v1.ListAlertsResponse
-	5,  // 51: tocsin.query.v1.QueryService.GetAlert:output_type -> tocsin.query.v1.GetAlertResponse
-	7,  // 52: tocsin.query.v1.QueryService.WatchAlerts:output_type -> tocsin.query.v1.WatchAlertsResponse
-	9,  // 53: tocsin.query.v1.QueryService.ListTargets:output_type -> tocsin.query.v1.ListTargetsResponse
-	11, // 54: tocsin.query.v1.QueryService.GetTarget:output_type -> tocsin.query.v1.GetTargetResponse
-	17, // 55: tocsin.query.v1.QueryService.ExplainAlert:output_type -> tocsin.query.v1.ExplainAlertResponse
-	19, // 56: tocsin.query.v1.QueryService.Diagnose:output_type -> tocsin.query.v1.DiagnoseResponse
-	14, // 57: tocsin.query.v1.QueryService.ListRules:output_type -> tocsin.query.v1.ListRulesResponse
-	50, // [50:58] is the sub-list for method output_type
-	42, // [42:50] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	0,  // 34: tocsin.query.v1.ExplainAlertResponse.judged:type_name -> tocsin.query.v1.Holds
+	26, // 35: tocsin.query.v1.DiagnoseRequest.kind:type_name -> tocsin.event.v1.TargetKind
+	12, // 36: tocsin.query.v1.DiagnoseResponse.target:type_name -> tocsin.query.v1.TargetStatus
+	33, // 37: tocsin.query.v1.DiagnoseResponse.diagnosis:type_name -> tocsin.alert.v1.Diagnosis
+	34, // 38: tocsin.query.v1.DiagnoseResponse.series:type_name -> tocsin.alert.v1.Series
+	35, // 39: tocsin.query.v1.DiagnoseResponse.error_groups:type_name -> tocsin.alert.v1.ErrorGroup
+	25, // 40: tocsin.query.v1.DiagnoseResponse.alerts:type_name -> tocsin.alert.v1.Alert
+	30, // 41: tocsin.query.v1.DiagnoseResponse.at:type_name -> google.protobuf.Timestamp
+	1,  // 42: tocsin.query.v1.DiagnoseResponse.freshness:type_name -> tocsin.query.v1.Freshness
+	2,  // 43: tocsin.query.v1.QueryService.ListAlerts:input_type -> tocsin.query.v1.ListAlertsRequest
+	4,  // 44: tocsin.query.v1.QueryService.GetAlert:input_type -> tocsin.query.v1.GetAlertRequest
+	6,  // 45: tocsin.query.v1.QueryService.WatchAlerts:input_type -> tocsin.query.v1.WatchAlertsRequest
+	8,  // 46: tocsin.query.v1.QueryService.ListTargets:input_type -> tocsin.query.v1.ListTargetsRequest
+	10, // 47: tocsin.query.v1.QueryService.GetTarget:input_type -> tocsin.query.v1.GetTargetRequest
+	16, // 48: tocsin.query.v1.QueryService.ExplainAlert:input_type -> tocsin.query.v1.ExplainAlertRequest
+	18, // 49: tocsin.query.v1.QueryService.Diagnose:input_type -> tocsin.query.v1.DiagnoseRequest
+	13, // 50: tocsin.query.v1.QueryService.ListRules:input_type -> tocsin.query.v1.ListRulesRequest
+	3,  // 51: tocsin.query.v1.QueryService.ListAlerts:output_type -> tocsin.query.v1.ListAlertsResponse
+	5,  // 52: tocsin.query.v1.QueryService.GetAlert:output_type -> tocsin.query.v1.GetAlertResponse
+	7,  // 53: tocsin.query.v1.QueryService.WatchAlerts:output_type -> tocsin.query.v1.WatchAlertsResponse
+	9,  // 54: tocsin.query.v1.QueryService.ListTargets:output_type -> tocsin.query.v1.ListTargetsResponse
+	11, // 55: tocsin.query.v1.QueryService.GetTarget:output_type -> tocsin.query.v1.GetTargetResponse
+	17, // 56: tocsin.query.v1.QueryService.ExplainAlert:output_type -> tocsin.query.v1.ExplainAlertResponse
+	19, // 57: tocsin.query.v1.QueryService.Diagnose:output_type -> tocsin.query.v1.DiagnoseResponse
+	14, // 58: tocsin.query.v1.QueryService.ListRules:output_type -> tocsin.query.v1.ListRulesResponse
+	51, // [51:59] is the sub-list for method output_type
+	43, // [43:51] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_query_v1_query_proto_init() }
