@@ -156,26 +156,38 @@ func writeCondition(b *strings.Builder, x *queryv1.ExplainAlertResponse) {
 	for _, clause := range clauses(expression) {
 		b.WriteString("  " + printable(clause) + "\n")
 	}
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	writeValues(w, x)
+	_ = w.Flush() // a strings.Builder takes everything
+}
+
+// writeValues writes the values of the parts of a condition: those it fired or began
+// by, and those of now or of its end. One that ended because its target or its rule
+// went was not judged again, and has none of its end.
+func writeValues(w io.Writer, x *queryv1.ExplainAlertResponse) {
 	e := x.GetAlert().GetEvidence()
 	first, now := e.GetValues(), x.GetNow().GetValues()
+	then, newest := "WHEN IT FIRED", "NOW"
+	if x.GetAlert().GetFiredAt() == nil {
+		then = "WHEN IT BEGAN"
+	}
 	if len(e.GetValuesAtFiring()) > 0 {
 		first = e.GetValuesAtFiring()
-	}
-	if x.GetNow() == nil {
-		now = e.GetValues()
-	}
-	if len(now) == 0 {
-		return
-	}
-	then, newest := "WHEN IT FIRED", "NOW"
-	switch {
-	case x.GetAlert().GetFiredAt() == nil:
-		then = "WHEN IT BEGAN"
-	case x.GetNow() == nil:
-		newest = "AT THE END"
+		if x.GetNow() == nil {
+			now, newest = e.GetValues(), "AT THE END"
+		}
 	}
 	meaning := meanings()
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	switch {
+	case len(now) == 0 && len(first) > 0 && x.GetNow() == nil:
+		fmt.Fprintf(w, "\nPART\t%s\tMEANING\n", then)
+		for _, v := range first {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(v.GetName()), value(v), meaning.of(v.GetName()))
+		}
+		return
+	case len(now) == 0:
+		return
+	}
 	fmt.Fprintf(w, "\nPART\t%s\t%s\tMEANING\n", newest, then)
 	for _, v := range now {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(v.GetName()), value(v), value(find(first, v.GetName())), meaning.of(v.GetName()))
@@ -185,7 +197,6 @@ func writeCondition(b *strings.Builder, x *queryv1.ExplainAlertResponse) {
 			fmt.Fprintf(w, "%s\t%s\t-\t%s\n", printable(v.GetName()), value(v), meaning.of(v.GetName()))
 		}
 	}
-	_ = w.Flush() // a strings.Builder takes everything
 }
 
 func find(values []*alertv1.Value, name string) *alertv1.Value {

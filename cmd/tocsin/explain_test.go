@@ -154,6 +154,29 @@ func TestAResolvedAlertIsExplainedByItsEnd(t *testing.T) {
 	}
 }
 
+// TestAnAlertWithoutValuesOfItsEndShowsNone: one that ended because its target or its
+// rule went was not judged again, and keeps the values that it fired or began by.
+func TestAnAlertWithoutValuesOfItsEndShowsNone(t *testing.T) {
+	for fired, heading := range map[bool]string{true: "WHEN IT FIRED", false: "WHEN IT BEGAN"} {
+		x := explained()
+		x.Alert.State, x.Alert.ResolvedAt, x.Alert.ResolveReason = alertv1.AlertState_ALERT_STATE_RESOLVED, timestamppb.Now(), "target removed"
+		x.Now, x.UntilValues, x.Diagnosis, x.Remembered = nil, nil, nil, true
+		if !fired {
+			x.Alert.FiredAt = nil
+		}
+		address := serveAlerter(t, &fakeAlerter{explained: x})
+		var out bytes.Buffer
+		if err := run(t.Context(), []string{"explain", "--address", address, "3f9a"}, &out, &out); err != nil {
+			t.Fatal(err)
+		}
+		has(t, out.String(), "PART", heading, "MEANING")
+		has(t, out.String(), "max(workers.unhealthy, '5m')", "2", "Workers that crashed")
+		if strings.Contains(out.String(), "AT THE END") || strings.Contains(out.String(), "NOW") {
+			t.Errorf("it shows values of an end that nobody judged:\n%s", out.String())
+		}
+	}
+}
+
 func TestDiagnose(t *testing.T) {
 	address := serveAlerter(t, &fakeAlerter{diagnosed: &queryv1.DiagnoseResponse{
 		Target:    &queryv1.TargetStatus{Target: &eventv1.Target{Id: "ab12", Name: "img-prod", Kind: eventv1.TargetKind_TARGET_KIND_ENDPOINT}},
