@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,9 +18,17 @@ import (
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/nearest"
 )
 
-// nameChunk is how many targets are read at once to find one by its name: at about
-// 10 KiB each, 5 MB.
-const nameChunk = 500
+const (
+	// nameChunk is how many targets are read at once to find one by its name: at about
+	// 10 KiB each, 5 MB.
+	nameChunk = 500
+	// maxUnnamed is among how many targets one is looked for by its name. Names are no
+	// keys, and stand in the targets' states, all of which are read: 200 MB.
+	maxUnnamed = 20_000
+	// nameWait is how long a search for a name waits for another one to end. A usual one
+	// takes milliseconds, and callers give up after 10 s.
+	nameWait = 3 * time.Second
+)
 
 // Diagnose says what is probably wrong with a target.
 func (s *Server) Diagnose(ctx context.Context, in *queryv1.DiagnoseRequest) (*queryv1.DiagnoseResponse, error) {
@@ -93,29 +102,52 @@ func (s *Server) find(ctx context.Context, in *queryv1.DiagnoseRequest) (string,
 	if len(byID) > 0 {
 		return single(in.GetTarget(), byID)
 	}
-	var byName []string
+	byName, names, err := s.named(ctx, in.GetTarget(), tokens)
+	if err != nil {
+		return "", err
+	}
+	if len(byName) == 0 {
+		return "", fault.Newf(fault.NotFound, "no endpoint, pod or account with the id or name %q is known%s", in.GetTarget(), nearest.Hint(in.GetTarget(), append(words, names...)))
+	}
+	return single(in.GetTarget(), byName)
+}
+
+// named returns which of some targets have a name, and the names of all. It reads all
+// of them, and so few of them and for one caller at a time.
+func (s *Server) named(ctx context.Context, name string, tokens []string) (found, names []string, err error) {
+	if len(tokens) > maxUnnamed {
+		return nil, nil, fault.Newf(fault.Invalid, "target: %q is no id of a known target, and %d are too many to look for a name, which is done among up to %d: "+
+			"give the id, or the account and the kind if those have fewer", name, len(tokens), maxUnnamed)
+	}
+	late := time.NewTimer(nameWait)
+	defer late.Stop()
+	select {
+	case s.naming <- struct{}{}:
+		defer func() { <-s.naming }()
+	case <-late.C:
+		return nil, nil, fault.New(fault.Exhausted, "this alerter looks for another target by its name, one at a time: try again, or give the id")
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
 	for chunk := range slices.Chunk(tokens, nameChunk) {
 		stored, err := s.Store.Targets(ctx, chunk)
 		if err != nil {
-			return "", s.unavailable(ctx, err)
+			return nil, nil, s.unavailable(ctx, err)
 		}
 		for _, token := range chunk {
 			if stored[token] == nil { // removed in between
 				continue
 			}
-			name, err := engine.DecodeName(stored[token])
+			its, err := engine.DecodeName(stored[token])
 			if err != nil {
-				return "", fmt.Errorf("target %s: %w", token, err)
+				return nil, nil, fmt.Errorf("target %s: %w", token, err)
 			}
-			if words = append(words, name); name == in.GetTarget() {
-				byName = append(byName, token)
+			if names = append(names, its); its == name {
+				found = append(found, token)
 			}
 		}
 	}
-	if len(byName) == 0 {
-		return "", fault.Newf(fault.NotFound, "no endpoint, pod or account with the id or name %q is known%s", in.GetTarget(), nearest.Hint(in.GetTarget(), words))
-	}
-	return single(in.GetTarget(), byName)
+	return found, names, nil
 }
 
 // single returns the only token, or says which there are.

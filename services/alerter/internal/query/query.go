@@ -72,10 +72,14 @@ type Server struct {
 	queryv1.UnimplementedQueryServiceServer
 	Options
 	end end
+	// naming holds the one that looks for a target by its name.
+	naming chan struct{}
 }
 
 // NewServer returns a Server.
-func NewServer(o Options) *Server { return &Server{Options: o, end: end{find: o.End}} }
+func NewServer(o Options) *Server {
+	return &Server{Options: o, end: end{find: o.End}, naming: make(chan struct{}, 1)}
+}
 
 // all lists the partitions.
 var all = func() []int {

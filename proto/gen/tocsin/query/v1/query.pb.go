@@ -1319,7 +1319,9 @@ type DiagnoseRequest struct {
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// What the target is. Unspecified means whatever has the name.
 	Kind v11.TargetKind `protobuf:"varint,2,opt,name=kind,proto3,enum=tocsin.event.v1.TargetKind" json:"kind,omitempty"`
-	// RunPod's id, or the name.
+	// RunPod's id, or the name. A name is looked for among up to 20,000 targets of the
+	// account and the kind: INVALID_ARGUMENT if there are more, and RESOURCE_EXHAUSTED
+	// while the answering replica looks for another.
 	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
