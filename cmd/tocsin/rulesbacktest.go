@@ -95,12 +95,8 @@ func (c *rulesBacktestCommand) Run(ctx context.Context, t cli.Terminal) error {
 	if err != nil {
 		return err
 	}
-	end := r.summary.GetTo().AsTime()
-	if r.told, err = w.routes.Messages(alertsOf(r.firings), end, w.hold); err == nil && r.compared {
-		r.toldOld, err = w.routes.Messages(alertsOf(r.old), end, w.hold)
-	}
-	if errors.Is(err, forecast.ErrTooMany) {
-		fmt.Fprintf(t.Err, "of the messages: %v\n", err)
+	if err := r.forecast(w.routes, w.hold); err != nil {
+		return err
 	}
 	if c.JSON {
 		return r.json(t.Out)

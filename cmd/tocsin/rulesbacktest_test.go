@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +155,52 @@ func TestABacktestIsPrinted(t *testing.T) {
 	}
 	if _, err = tocsin(t, "rules", "backtest", "--address", address); err != nil || b.asked.GetFiles() != nil {
 		t.Errorf("without files the alerter's own are meant: %v, asked for %v", err, b.asked)
+	}
+}
+
+// TestMessagesThatAreTooManyAreCounted plays routes that repeat each millisecond what
+// fires, of which more is told than a forecast counts.
+func TestMessagesThatAreTooManyAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	rule, routes := filepath.Join(dir, "rules.yaml"), filepath.Join(dir, "alertmanager.yml")
+	for path, text := range map[string]string{
+		rule: "groups: [{name: my-endpoints, rules: [{alert: QueueLong, on: endpoint, expr: jobs.in_queue > 10}]}]",
+		routes: `
+route:
+  receiver: few
+  group_by: [alertname]
+  routes:
+  - {receiver: many, matchers: ['alertname="QueueLong"'], group_wait: 0s, group_interval: 1ms, repeat_interval: 1ms}
+receivers:
+- {name: few, webhook_configs: [{url: 'http://127.0.0.1:1/few'}]}
+- {name: many, webhook_configs: [{url: 'http://127.0.0.1:1/many'}]}
+`,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// By the new rules it fires for 5 minutes and more, by the old ones for a second.
+	parts := prepared()
+	short := parts[5].GetFiring().GetAlert()
+	short.ResolvedAt = timestamppb.New(short.GetFiredAt().AsTime().Add(time.Second))
+	args := []string{"rules", "backtest", "--quiet", "--address", serveBacktests(t, &backtests{parts: slices.Delete(parts, 4, 5)}), "--routes", routes, "--against", rule}
+	out, err := tocsin(t, append(args, rule)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "of the messages: more than 200,000 messages") || strings.Contains(out, "of the old messages") || !strings.Contains(out, "many      alertmanager  200001    200000   1002          1000") {
+		t.Errorf("that only the new ones are cut is not shown:\n%s", out)
+	}
+	for _, r := range []*record{{cut: true}, {cutOld: true}} {
+		var text bytes.Buffer
+		if err := r.json(&text); err != nil {
+			t.Fatal(err)
+		}
+		var j recordJSON
+		if err := json.Unmarshal(text.Bytes(), &j); err != nil || j.Cut != r.cut || j.CutOld != r.cutOld {
+			t.Errorf("%v, as JSON of what is cut: %s", err, text.String())
+		}
 	}
 }
 

@@ -116,11 +116,8 @@ func TestTheBacktestOfTheRulesPageIsReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, hold := r.summary.GetTo().AsTime(), notifier.DefaultConfig().InhibitionHold
-	for told, firings := range map[*[]forecast.Receiver][]*rulev1.BacktestFiring{&r.told: r.firings, &r.toldOld: r.old} {
-		if *told, err = routes.Messages(alertsOf(firings), end, hold); err != nil {
-			t.Fatal(err)
-		}
+	if err := r.forecast(routes, notifier.DefaultConfig().InhibitionHold); err != nil {
+		t.Fatal(err)
 	}
 	var out bytes.Buffer
 	if err := r.print(cli.Terminal{Out: &out}); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,6 +23,8 @@ type record struct {
 	firings, old  []*rulev1.BacktestFiring
 	summary       *rulev1.BacktestSummary
 	told, toldOld []forecast.Receiver
+	// cut and cutOld say that there are more messages than a forecast counts.
+	cut, cutOld bool
 }
 
 // take takes in a part.
@@ -34,6 +37,25 @@ func (r *record) take(part *rulev1.BacktestResponse) {
 	case part.GetSummary() != nil:
 		r.summary = part.GetSummary()
 	}
+}
+
+// forecast finds what the receivers would have got, by the old rules too if they
+// are compared. hold is the setting notifier.inhibition_hold.
+func (r *record) forecast(routes forecast.Routes, hold time.Duration) error {
+	end := r.summary.GetTo().AsTime()
+	count := func(firings []*rulev1.BacktestFiring) ([]forecast.Receiver, bool, error) {
+		told, err := routes.Messages(alertsOf(firings), end, hold)
+		if errors.Is(err, forecast.ErrTooMany) {
+			return told, true, nil
+		}
+		return told, false, err
+	}
+	var err, errOld error
+	r.told, r.cut, err = count(r.firings)
+	if r.compared {
+		r.toldOld, r.cutOld, errOld = count(r.old)
+	}
+	return errors.Join(err, errOld)
 }
 
 // print prints all of it for people.
@@ -200,6 +222,14 @@ func (r *record) printReceivers(w *tabwriter.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
+	for _, one := range []struct {
+		cut  bool
+		name string
+	}{{r.cut, "messages"}, {r.cutOld, "old messages"}} {
+		if one.cut {
+			fmt.Fprintf(w, "of the %s: %v\n", one.name, forecast.ErrTooMany)
+		}
+	}
 }
 
 // instant writes an instant as the list of alerts does.
@@ -249,6 +279,9 @@ type (
 		Rules       []ruleJSON       `json:"rules"`
 		Comparisons []comparisonJSON `json:"comparisons,omitempty"`
 		Receivers   []receiverJSON   `json:"receivers"`
+		// Cut and CutOld say that the messages are counted up to a bound only.
+		Cut    bool `json:"messages_cut"`
+		CutOld bool `json:"old_messages_cut"`
 	}
 	problemJSON struct {
 		Kind   string `json:"kind"`
@@ -310,6 +343,7 @@ func (r *record) json(out io.Writer) error {
 		From: s.GetFrom().AsTime(), To: s.GetTo().AsTime(), Oldest: s.GetOldest().AsTime(),
 		Events: s.GetEvents(), Targets: s.GetTargets(), Gone: s.GetGone(), LeftOut: s.GetFiringsLeftOut(),
 		Problems: []problemJSON{}, Firings: []firingJSON{}, Rules: []ruleJSON{}, Receivers: []receiverJSON{},
+		Cut: r.cut, CutOld: r.cutOld,
 	}
 	for _, p := range s.GetProblems() {
 		j.Problems = append(j.Problems, problemJSON{p.GetKind(), p.GetRule(), p.GetDetail(), p.GetCount()})
