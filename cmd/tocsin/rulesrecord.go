@@ -42,9 +42,9 @@ func (r *record) take(part *rulev1.BacktestResponse) {
 // forecast finds what the receivers would have got, by the old rules too if they
 // are compared. hold is the setting notifier.inhibition_hold.
 func (r *record) forecast(routes forecast.Routes, hold time.Duration) error {
-	end := r.summary.GetTo().AsTime()
+	from, to := r.summary.GetFrom().AsTime(), r.summary.GetTo().AsTime()
 	count := func(firings []*rulev1.BacktestFiring) ([]forecast.Receiver, bool, error) {
-		told, err := routes.Messages(alertsOf(firings), end, hold)
+		told, err := routes.Messages(alertsOf(firings), from, to, hold)
 		if errors.Is(err, forecast.ErrTooMany) {
 			return told, true, nil
 		}

@@ -22,8 +22,9 @@ import (
 // rest.
 const maxMessages = 200_000
 
-// ErrTooMany says that a forecast ended at its bound.
-var ErrTooMany = errors.New("more than 200,000 messages: they are counted up to there")
+// ErrTooMany says that a forecast ended at its bound, messages from before the time
+// that counts included.
+var ErrTooMany = errors.New("more than 200,000 messages, with those from before the time: they are counted up to there")
 
 // Routes are who hears of what.
 type Routes struct {
@@ -58,19 +59,21 @@ type Receiver struct {
 	Repeats int
 }
 
-// Messages returns what each receiver would get in the time from the first of the
-// alerts to the instant end, in the order of the file. hold is the setting
+// Messages returns what each receiver would get from one instant to another, both
+// included, in the order of the file. What began to fire before was told then, and
+// counts with what is told of it from there on. hold is the setting
 // notifier.inhibition_hold. The alerts need ids, labels, fired_at, and resolved_at
 // unless they fire still.
-func (r Routes) Messages(alerts []*alertv1.Alert, end time.Time, hold time.Duration) ([]Receiver, error) {
-	p := player{most: r.most, counts: map[route.Way]*Receiver{}}
+func (r Routes) Messages(alerts []*alertv1.Alert, from, to time.Time, hold time.Duration) ([]Receiver, error) {
+	// Alerts have the milliseconds of engine time, which may cut an instant short.
+	p := player{from: from.Truncate(time.Millisecond), most: r.most, counts: map[route.Way]*Receiver{}}
 	var all []*Receiver
 	for _, in := range r.settings.Integrations {
 		one := &Receiver{Name: in.Receiver, Integration: in.Name, Format: in.Format}
 		all = append(all, one)
 		p.counts[route.Way{Receiver: in.Receiver, Integration: in.Name}] = one
 	}
-	err := p.play(changes(alerts), end, delivery.Options{
+	err := p.play(changes(alerts), to, delivery.Options{
 		Table:     route.NewTable(r.settings.Route, r.settings.Receivers()),
 		Inhibitor: route.NewInhibitor(r.settings.InhibitRules),
 		Render:    func(delivery.Notice) delivery.Body { return delivery.Body{} },
@@ -121,6 +124,7 @@ func (c change) rank() int {
 // player leads a core through the time.
 type player struct {
 	core      *delivery.Core
+	from      time.Time // messages count from it on
 	counts    map[route.Way]*Receiver
 	shards    [delivery.Shards]uint64
 	messages  int
@@ -174,7 +178,7 @@ func (p *player) settle(now time.Time) error {
 			p.shards[r.Shard]++
 			p.core.Journaled(r.Shard, p.shards[r.Shard], []*deliveryv1.Record{r.Record})
 			if in := r.Record.GetIntended(); in != nil {
-				p.count(in)
+				p.count(in, now)
 			}
 		}
 		for _, a := range out.Attempts {
@@ -186,8 +190,12 @@ func (p *player) settle(now time.Time) error {
 	}
 }
 
-func (p *player) count(in *deliveryv1.Intended) {
+// count counts a message that is decided at an instant.
+func (p *player) count(in *deliveryv1.Intended, now time.Time) {
 	p.messages++
+	if now.Before(p.from) {
+		return
+	}
 	one := p.counts[route.Way{Receiver: in.GetLane().GetReceiver(), Integration: in.GetLane().GetIntegration()}]
 	if one == nil {
 		return // routes lead to integrations of the same file only

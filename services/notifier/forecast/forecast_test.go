@@ -79,7 +79,7 @@ func TestMessagesAreWhatTheNotifierWouldDecide(t *testing.T) {
 		{"inhibited", []*alertv1.Alert{alert("Cause", "x", 0, 30), alert("Symptom", "x", 1, 30), alert("Symptom", "y", 1, 30)}, "4/0 0/0 0/0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := routes(t, file).Messages(c.alerts, epoch.Add(190*time.Minute), 10*time.Second)
+			got, err := routes(t, file).Messages(c.alerts, epoch, epoch.Add(190*time.Minute), 10*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,10 +97,38 @@ func TestMessagesAreWhatTheNotifierWouldDecide(t *testing.T) {
 	}
 }
 
+func TestMessagesFromBeforeTheTimeDoNotCount(t *testing.T) {
+	week := []*alertv1.Alert{alert("Bad", "x", 0, 0)} // at 0, and each hour after it
+	ended := []*alertv1.Alert{alert("A", "x", 0, 20)} // after 30 s, and at its end
+	for _, c := range []struct {
+		name   string
+		alerts []*alertv1.Alert
+		from   time.Duration
+		want   string // messages and repeats of all and pager
+	}{
+		{"all of it", week, 0, "0/0 4/3"},
+		{"a fraction of the first millisecond", week, 900 * time.Microsecond, "0/0 4/3"},
+		{"after its beginning", week, time.Millisecond, "0/0 3/3"},
+		{"from a repetition on", week, 2 * time.Hour, "0/0 2/2"},
+		{"after that", week, 2*time.Hour + time.Millisecond, "0/0 1/1"},
+		{"its end only", ended, 10 * time.Minute, "1/0 0/0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := routes(t, file).Messages(c.alerts, epoch.Add(c.from), epoch.Add(190*time.Minute), 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if is := fmt.Sprintf("%d/%d %d/%d", got[0].Messages, got[0].Repeats, got[1].Messages, got[1].Repeats); is != c.want {
+				t.Errorf("%s, want %s", is, c.want)
+			}
+		})
+	}
+}
+
 func TestAForecastIsBounded(t *testing.T) {
 	r := routes(t, strings.ReplaceAll(strings.ReplaceAll(file, "repeat_interval: 1h", "repeat_interval: 1ms"), "group_interval: 5m", "group_interval: 1ms"))
 	r.most = 500
-	got, err := r.Messages([]*alertv1.Alert{alert("A", "x", 0, 0)}, epoch.Add(time.Hour), 0)
+	got, err := r.Messages([]*alertv1.Alert{alert("A", "x", 0, 0)}, epoch, epoch.Add(time.Hour), 0)
 	if !errors.Is(err, ErrTooMany) || got[0].Messages != 501 {
 		t.Errorf("%v, %+v", err, got)
 	}
@@ -111,7 +139,7 @@ func TestTheDefaultRoutesAndWrongOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.Messages([]*alertv1.Alert{alert("A", "x", 0, 20)}, epoch.Add(time.Hour), 0)
+	got, err := r.Messages([]*alertv1.Alert{alert("A", "x", 0, 20)}, epoch, epoch.Add(time.Hour), 0)
 	if err != nil || len(got) != 1 || got[0].Format != "print" || got[0].Messages != 2 {
 		t.Errorf("%+v, %v", got, err)
 	}
