@@ -40,38 +40,46 @@ func TestAStoryTellsWhatTheRuleMakesOfAMissingValue(t *testing.T) {
 		never string
 	}{
 		"kept": {
-			engine.Explanation{Rule: &rulefile.Rule{}}, left,
+			engine.Explanation{Rule: &rulefile.Rule{}},
+			left,
 			"Its condition has no value now, " + stays + ": " + gone + ".", "no_data",
 		},
 		"fires by it": {
-			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataFire}, Judged: rule.Yes, Decided: true}, left,
+			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataFire}, Judged: rule.Yes, Decided: true},
+			left,
 			"Its condition has no value now: " + gone + ". Its rule takes that for a reason to fire (no_data: fire).", stays,
 		},
 		"ends by it": {
-			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataResolve}, Judged: rule.No, Decided: true}, left,
+			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataResolve}, Judged: rule.No, Decided: true},
+			left,
 			"Its condition has no value now: " + gone + ". Its rule takes that for its end (no_data: resolve).", stays,
 		},
 		"not heard of, whatever the rule says": {
-			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataFire}}, away,
+			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataFire}},
+			away,
 			"Its condition has no value now, " + stays + ": nothing is heard of the target (jobs.in_queue).", "no_data",
 		},
 		"a rule that fails": {
 			engine.Explanation{Rule: &rulefile.Rule{}}, nil, "Its condition has no value now, " + stays + ".", "(",
 		},
 		"no value, and counted all the same": {
-			engine.Explanation{Rule: &rulefile.Rule{Times: often}, Judged: rule.Yes}, away,
+			engine.Explanation{Rule: &rulefile.Rule{Times: often}, Judged: rule.Yes},
+			away,
 			"Its condition has no value now: nothing is heard of the target (jobs.in_queue).\nIt held often enough to count as holding (times: 2 of 3 x 1m).", stays,
 		},
 		"does not hold, and counted all the same": {
-			engine.Explanation{Rule: &rulefile.Rule{Times: often}, Cond: rule.No, Judged: rule.Yes}, nil,
+			engine.Explanation{Rule: &rulefile.Rule{Times: often}, Cond: rule.No, Judged: rule.Yes},
+			nil,
 			"Its condition does not hold now.\nIt held often enough to count as holding (times: 2 of 3 x 1m).", stays,
 		},
 		"its clear condition is missing": {
-			engine.Explanation{Rule: &rulefile.Rule{}, Cond: rule.No, Judged: rule.No}, left,
+			engine.Explanation{Rule: &rulefile.Rule{}, Cond: rule.No, Judged: rule.No},
+			left,
 			"Its condition does not hold now.\nIts clear condition has no value now, " + stays + ": " + gone + ".", "no_data",
 		},
 		"its clear condition is missing, by which it fires on": {
-			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataFire}, Cond: rule.No, Judged: rule.No, Decided: true}, left,
+			engine.Explanation{Rule: &rulefile.Rule{NoData: rulefile.NoDataFire}, Cond: rule.No, Judged: rule.No, Decided: true},
+			left,
 			"Its clear condition has no value now: " + gone + ". Its rule takes that for a reason to fire (no_data: fire).", stays,
 		},
 	} {
