@@ -108,6 +108,25 @@ func TestSinceCutsWhatIsToldAndNotWhatIsPlayed(t *testing.T) {
 	}
 }
 
+func TestNoTimeOfAnAlertThatFlapsCountsTwice(t *testing.T) {
+	log := &recorded{at: epoch}
+	log.play("a", 0, 20, 0, 20, 0, 20, 0)
+	for range 40 {
+		log.play("a", 20)
+	}
+	w := run(t, backtest.Options{Log: log, Rules: compile(t, "groups: [{name: g, rules: [{alert: Flaps, on: endpoint, expr: jobs.in_queue > 10, flapping: {window: 5m, transitions: 4}}]}]")})
+	// The notice is over when it has fired for 5 minutes; what is told then fires since.
+	want := []string{"Flaps a 15s 30s 20", "Flaps a 45s 1m0s 20", "Flaps a 1m15s 6m45s 20", "Flaps a 1m45s still 20"}
+	if got := lines(w.firings); !slices.Equal(got, want) {
+		t.Fatalf("firings:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	end := log.messages[len(log.messages)-1].Time.Sub(epoch)
+	row := w.summary.GetRules()[0]
+	if total := 30*time.Second + end - 75*time.Second; row.GetFirings() != 4 || row.GetFlaps() != 2 || row.GetFiring().AsDuration() != total {
+		t.Errorf("%v, want 4 firings, 2 flaps and %v", row, total)
+	}
+}
+
 // TestBacktestsEqualTheLiveFold plays random stories by the fold as tests of rules
 // and the alerter use it, and compares every transition, ids included.
 func TestBacktestsEqualTheLiveFold(t *testing.T) {

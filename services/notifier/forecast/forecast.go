@@ -62,8 +62,8 @@ type Receiver struct {
 // Messages returns what each receiver would get from one instant to another, both
 // included, in the order of the file. What began to fire before was told then, and
 // counts with what is told of it from there on. hold is the setting
-// notifier.inhibition_hold. The alerts need ids, labels, fired_at, and resolved_at
-// unless they fire still.
+// notifier.inhibition_hold. The alerts need ids, fingerprints, labels, fired_at,
+// flapping, and resolved_at unless they fire still.
 func (r Routes) Messages(alerts []*alertv1.Alert, from, to time.Time, hold time.Duration) ([]Receiver, error) {
 	// Alerts have the milliseconds of engine time, which may cut an instant short.
 	p := player{from: from.Truncate(time.Millisecond), most: r.most, counts: map[route.Way]*Receiver{}}
@@ -89,36 +89,78 @@ func (r Routes) Messages(alerts []*alertv1.Alert, from, to time.Time, hold time.
 // change is an alert that begins or ends at an instant.
 type change struct {
 	at   time.Time
+	rank int // sorts what happens at one instant
 	kind alertv1.TransitionKind
 	*alertv1.Alert
 }
 
-// changes lists what happens to alerts, in order. Of what happens at one instant,
-// ends come first, so that a notice that another follows is over before.
+// The ranks: ends come first, so that a notice that another alert follows is over
+// before; but not those of what ended at once, and began before that.
+const (
+	rankEnd = iota
+	rankBeginning
+	rankEndAtOnce
+)
+
+// changes lists what happens to alerts, in order.
 func changes(alerts []*alertv1.Alert) []change {
 	all := make([]change, 0, 2*len(alerts))
+	notices := noticesOf(alerts)
 	for _, a := range alerts {
-		all = append(all, change{a.GetFiredAt().AsTime(), alertv1.TransitionKind_TRANSITION_KIND_FIRING, a})
-		if a.GetResolvedAt() != nil {
-			all = append(all, change{a.GetResolvedAt().AsTime(), alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, a})
+		begin := notices.told(a)
+		all = append(all, change{begin, rankBeginning, alertv1.TransitionKind_TRANSITION_KIND_FIRING, a})
+		if a.GetResolvedAt() == nil {
+			continue
 		}
+		end, rank := a.GetResolvedAt().AsTime(), rankEnd
+		if !end.After(begin) {
+			rank = rankEndAtOnce
+		}
+		all = append(all, change{end, rank, alertv1.TransitionKind_TRANSITION_KIND_RESOLVED, a})
 	}
 	slices.SortFunc(all, func(x, y change) int {
-		return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.rank(), y.rank()), cmp.Compare(x.GetId(), y.GetId()))
+		return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.rank, y.rank), cmp.Compare(x.GetId(), y.GetId()))
 	})
 	return all
 }
 
-// rank sorts what happens at one instant.
-func (c change) rank() int {
-	switch {
-	case c.kind == alertv1.TransitionKind_TRANSITION_KIND_FIRING:
-		return 1
-	case c.GetFiredAt().AsTime().Equal(c.at): // it ended at once, and began before that
-		return 2
-	default:
-		return 0
+// notices are the alerts that are over of those that flapped, by fingerprint and by
+// when they fired.
+type notices map[string][]*alertv1.Alert
+
+func noticesOf(alerts []*alertv1.Alert) notices {
+	all := notices{}
+	for _, a := range alerts {
+		if a.GetFlapping() && a.GetResolvedAt() != nil {
+			all[a.GetFingerprint()] = append(all[a.GetFingerprint()], a)
+		}
 	}
+	for _, list := range all {
+		slices.SortFunc(list, func(a, b *alertv1.Alert) int { return a.GetFiredAt().AsTime().Compare(b.GetFiredAt().AsTime()) })
+	}
+	return all
+}
+
+// told returns when an alert is first told: when it fires; but what fired while a
+// notice of the same fingerprint stood is told at the notice's end.
+func (n notices) told(a *alertv1.Alert) time.Time {
+	fired := a.GetFiredAt().AsTime()
+	list := n[a.GetFingerprint()]
+	after, _ := slices.BinarySearchFunc(list, fired, func(one *alertv1.Alert, at time.Time) int {
+		if one.GetFiredAt().AsTime().After(at) {
+			return 1
+		}
+		return -1
+	})
+	if after == 0 {
+		return fired
+	}
+	// Notices of one fingerprint follow each other: it is the last one or none.
+	last := list[after-1]
+	if end := last.GetResolvedAt().AsTime(); last != a && fired.Before(end) {
+		return end
+	}
+	return fired
 }
 
 // player leads a core through the time.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,38 @@ func TestMessagesFromBeforeTheTimeDoNotCount(t *testing.T) {
 				t.Errorf("%s, want %s", is, c.want)
 			}
 		})
+	}
+}
+
+func TestWhatFollowsANoticeOfFlappingIsToldAtItsEnd(t *testing.T) {
+	of := func(fingerprint string, flapping bool, a *alertv1.Alert) *alertv1.Alert {
+		a.Fingerprint, a.Flapping = fingerprint, flapping
+		return a
+	}
+	// The names of alerts tell what happens to them.
+	alerts := []*alertv1.Alert{
+		of("f", false, alert("Fresh", "x", 20, 35)), // fired while the notice stood
+		of("f", true, alert("Notice", "x", 5, 30)),
+		of("f", false, alert("Before", "x", 1, 4)),
+		of("f", true, alert("Second", "x", 50, 60)),
+		of("f", false, alert("Steady", "x", 50, 0)), // did not rest since the notice fired
+		of("g", false, alert("Other", "y", 20, 20)),
+		of("h", true, alert("Open", "z", 22, 0)),
+	}
+	var got []string
+	for _, c := range changes(alerts) {
+		verb := "fires"
+		if c.kind == alertv1.TransitionKind_TRANSITION_KIND_RESOLVED {
+			verb = "ends"
+		}
+		got = append(got, fmt.Sprintf("%d %s %s", int(c.at.Sub(epoch).Minutes()), c.GetRule(), verb))
+	}
+	want := []string{
+		"1 Before fires", "4 Before ends", "5 Notice fires", "20 Other fires", "20 Other ends", "22 Open fires",
+		"30 Notice ends", "30 Fresh fires", "35 Fresh ends", "50 Second fires", "60 Second ends", "60 Steady fires",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -8,8 +8,6 @@ import (
 	"iter"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	alertv1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/alert/v1"
 	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
@@ -67,9 +65,18 @@ func Sum(books []*Book) map[Rule]*Tally {
 type Book struct {
 	from    time.Time
 	shelf   *Shelf
-	open    map[string]*rulev1.BacktestFiring // by the alert's id
-	ended   map[string]time.Time              // when alerts last ended, by fingerprint
+	open    map[string]*running  // by the alert's id
+	ended   map[string]time.Time // when alerts last ended, by fingerprint
 	tallies map[Rule]*Tally
+}
+
+// running is a firing without an end so far.
+type running struct {
+	*rulev1.BacktestFiring
+	// start is when it begins to count. The notice of an alert that flaps counts until
+	// it is over, and what fires still is told as a new alert then: that fires since
+	// before, and counts from there on.
+	start time.Time
 }
 
 // NewBook returns a book in which firings count that end after from; it puts them
@@ -77,7 +84,7 @@ type Book struct {
 func NewBook(from time.Time, shelf *Shelf) *Book {
 	return &Book{
 		from: from, shelf: shelf,
-		open: map[string]*rulev1.BacktestFiring{}, ended: map[string]time.Time{}, tallies: map[Rule]*Tally{},
+		open: map[string]*running{}, ended: map[string]time.Time{}, tallies: map[Rule]*Tally{},
 	}
 }
 
@@ -88,25 +95,30 @@ func (b *Book) Changed(alerts []*alertv1.Alert) {
 		switch {
 		case a.GetState() == alertv1.AlertState_ALERT_STATE_FIRING:
 			if f == nil {
-				f = &rulev1.BacktestFiring{BeganBefore: a.GetFiredAt().AsTime().Before(b.from)}
+				f = b.begin(a)
 				b.open[a.GetId()] = f
-				b.again(a)
 			}
-			take(f, a)
+			take(f.BacktestFiring, a)
 		case f != nil && a.GetState() == alertv1.AlertState_ALERT_STATE_RESOLVED:
-			take(f, a)
+			take(f.BacktestFiring, a)
 			delete(b.open, a.GetId())
 			b.over(f)
 		}
 	}
 }
 
-// again counts an alert that begins to fire soon after its end.
-func (b *Book) again(a *alertv1.Alert) {
+// begin opens a firing, and counts it if it begins soon after the end of the one
+// before.
+func (b *Book) begin(a *alertv1.Alert) *running {
 	at := a.GetFiredAt().AsTime()
-	if end, ok := b.ended[a.GetFingerprint()]; ok && !at.Before(b.from) && at.Sub(end) < flapWithin {
+	f := &running{&rulev1.BacktestFiring{BeganBefore: at.Before(b.from)}, at}
+	switch end, ok := b.ended[a.GetFingerprint()]; {
+	case ok && at.Before(end):
+		f.start = end
+	case ok && !at.Before(b.from) && at.Sub(end) < flapWithin:
 		b.tally(a).Flaps++
 	}
+	return f
 }
 
 // take notes how an alert stands, without what nobody looks at later: ten thousand
@@ -137,7 +149,7 @@ func worst(before *alertv1.Value, e *alertv1.Evidence) *alertv1.Value {
 const summaryName = "summary"
 
 // over counts a firing that has ended, if it did so in the time that counts.
-func (b *Book) over(f *rulev1.BacktestFiring) {
+func (b *Book) over(f *running) {
 	a := f.GetAlert()
 	end := a.GetResolvedAt().AsTime()
 	b.ended[a.GetFingerprint()] = end
@@ -146,11 +158,11 @@ func (b *Book) over(f *rulev1.BacktestFiring) {
 	}
 	t := b.tally(a)
 	t.Firings++
-	t.Total += end.Sub(b.within(a.GetFiredAt()))
+	t.Total += end.Sub(b.within(f.start))
 	if !f.GetBeganBefore() {
-		t.shorter(end.Sub(a.GetFiredAt().AsTime()))
+		t.shorter(end.Sub(f.start))
 	}
-	b.shelf.put(f)
+	b.shelf.put(f.BacktestFiring)
 }
 
 // Close counts what fires still at the end of the log. The partition's active alerts
@@ -165,8 +177,8 @@ func (b *Book) Close(end time.Time, active iter.Seq[*alertv1.Alert]) {
 		t := b.tally(f.GetAlert())
 		t.Firings++
 		t.Still++
-		t.Total += max(end.Sub(b.within(f.GetAlert().GetFiredAt())), 0)
-		b.shelf.put(f)
+		t.Total += max(end.Sub(b.within(f.start)), 0)
+		b.shelf.put(f.BacktestFiring)
 	}
 	clear(b.open)
 }
@@ -182,9 +194,9 @@ func (b *Book) Tidy(now time.Time) {
 
 // within returns an instant, or the beginning of the time that counts if that is
 // later.
-func (b *Book) within(at *timestamppb.Timestamp) time.Time {
-	if t := at.AsTime(); t.After(b.from) {
-		return t
+func (b *Book) within(at time.Time) time.Time {
+	if at.After(b.from) {
+		return at
 	}
 	return b.from
 }

@@ -72,6 +72,46 @@ func TestWhatFiresStillShowsTheWorstUpToTheEnd(t *testing.T) {
 	}
 }
 
+func TestWhatFollowsANoticeOfFlappingCountsFromItsEnd(t *testing.T) {
+	at := func(minute int) *timestamppb.Timestamp {
+		return timestamppb.New(time.Unix(0, 0).Add(time.Duration(minute) * time.Minute))
+	}
+	alert := func(id string, from, to int) *alertv1.Alert {
+		a := &alertv1.Alert{Id: id, Fingerprint: "f", Rule: "A", State: alertv1.AlertState_ALERT_STATE_FIRING, Flapping: id == "notice", FiredAt: at(from)}
+		if to > 0 {
+			a.State, a.ResolvedAt = alertv1.AlertState_ALERT_STATE_RESOLVED, at(to)
+		}
+		return a
+	}
+	for name, c := range map[string]struct {
+		since int
+		still bool
+		want  Tally
+	}{
+		// The notice is over after 30 minutes, what fires since the 20th is told then, and
+		// fires until the 35th; 5 minutes later it fires for a minute.
+		"all of it":                     {0, false, Tally{Firings: 3, Total: 31 * time.Minute, Shortest: time.Minute, Flaps: 1}},
+		"the notice began before":       {15, false, Tally{Firings: 3, Total: 21 * time.Minute, Shortest: time.Minute, Flaps: 1}},
+		"both began before":             {25, false, Tally{Firings: 3, Total: 11 * time.Minute, Shortest: time.Minute, Flaps: 1}},
+		"the notice was over before":    {32, false, Tally{Firings: 2, Total: 4 * time.Minute, Shortest: time.Minute, Flaps: 1}},
+		"what follows it fires still":   {0, true, Tally{Firings: 2, Still: 1, Total: 55 * time.Minute, Shortest: 25 * time.Minute}},
+		"and began before, as did that": {25, true, Tally{Firings: 2, Still: 1, Total: 35 * time.Minute}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBook(at(c.since).AsTime(), NewShelf(10))
+			b.Changed([]*alertv1.Alert{alert("notice", 5, 0)})
+			b.Changed([]*alertv1.Alert{alert("notice", 5, 30), alert("fresh", 20, 0)})
+			if !c.still {
+				b.Changed([]*alertv1.Alert{alert("fresh", 20, 35), alert("later", 40, 0), alert("later", 40, 41)})
+			}
+			b.Close(at(60).AsTime(), slices.Values([]*alertv1.Alert{}))
+			if got := *b.tally(alert("", 0, 0)); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
 // one is a firing of a rule on a target between two minutes; 0 is no end.
 func one(rule, id string, from, to int) *rulev1.BacktestFiring {
 	at := func(minute int) *timestamppb.Timestamp {
