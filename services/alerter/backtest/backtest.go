@@ -100,13 +100,17 @@ type Options struct {
 	// KiB at most, for each set of rules; 0 leaves it to the fold's own bound, which
 	// is 20,000 for each of 64 partitions.
 	MaxTargets int
+	// MaxConditions bounds the courses of conditions that are held in memory, one for
+	// each count_true and target, and for each category of failed jobs, 24 KiB each at
+	// most, for all sets of rules together; 0 is no bound.
+	MaxConditions int
 }
 
 // Run plays the log up to what is its newest message now, and calls tell with the
 // progress, then with each firing, then with the summary. It returns tell's first
 // error as it is, ctx's error, or one of a kind: [fault.NotFound] when nothing is
-// recorded, [fault.Exhausted] when there are too many targets, [fault.Conflict] when
-// the log was cut or replaced meanwhile.
+// recorded, [fault.Exhausted] when there are too many targets or courses of
+// conditions, [fault.Conflict] when the log was cut or replaced meanwhile.
 func Run(ctx context.Context, o Options, tell func(*rulev1.BacktestResponse) error) error {
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)

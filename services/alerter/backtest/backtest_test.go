@@ -296,6 +296,43 @@ func TestTooManyTargetsEndIt(t *testing.T) {
 	}
 }
 
+func TestTooManyConditionsEndIt(t *testing.T) {
+	log := &recorded{at: epoch}
+	const endpoints = 100
+	for i := range endpoints {
+		log.add(queue(fmt.Sprint("e", i), 1, epoch))
+	}
+	rules := func(conditions int) backtest.Rules {
+		var b strings.Builder
+		b.WriteString("groups:\n- name: g\n  rules:\n")
+		for i := range conditions {
+			fmt.Fprintf(&b, "  - {alert: A%d, on: endpoint, expr: \"count_true(jobs.in_queue > %d, '1h', '1m') > 3\"}\n", i, i)
+		}
+		return compile(t, b.String())
+	}
+	for _, c := range []struct {
+		rules, against, most int
+		ends                 bool
+	}{
+		{20, 0, 20 * endpoints, false},
+		{20, 0, 20*endpoints - 1, true},
+		{20, 10, 30 * endpoints, false},
+		{20, 10, 30*endpoints - 1, true},
+		{20, 10, 0, false}, // no bound
+	} {
+		for _, workers := range []int{1, 2} {
+			o := backtest.Options{Log: log, Rules: rules(c.rules), MaxConditions: c.most, Workers: workers}
+			if c.against > 0 {
+				o.Against = new(rules(c.against))
+			}
+			err := backtest.Run(t.Context(), o, func(*rulev1.BacktestResponse) error { return nil })
+			if !c.ends && err != nil || c.ends && (!errors.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), fmt.Sprint(c.most, " courses of conditions")) || !strings.Contains(err.Error(), "--nats")) {
+				t.Errorf("%+v with %d workers: it ended with %v", c, workers, err)
+			}
+		}
+	}
+}
+
 func TestOnlyTheEarliestFiringsAreToldAndAllAreCounted(t *testing.T) {
 	log := &recorded{at: epoch}
 	const most, times = 100, 100/8 + 10

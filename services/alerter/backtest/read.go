@@ -28,8 +28,6 @@ const (
 	queued = 2
 	// checkEvery is after how many messages the time is looked at.
 	checkEvery = 1024
-	// countEvery is after how many messages of a partition its targets are counted.
-	countEvery = 128
 	// longestRest bounds a rest, so that an end is noticed.
 	longestRest = 50 * time.Millisecond
 )
@@ -154,20 +152,27 @@ type batch struct {
 // pool is the workers that fold. A partition always has the same one, so that its
 // messages stay in order. With one worker the reader folds.
 type pool struct {
-	fold       *fold
-	maxTargets int64
-	filling    []*batch
-	queues     []chan *batch
-	empty      chan *batch // batches to fill again
-	working    sync.WaitGroup
+	fold    *fold
+	most    bounds
+	filling []*batch
+	queues  []chan *batch
+	empty   chan *batch // batches to fill again
+	working sync.WaitGroup
 
 	failed atomic.Pointer[error]
-	known  [event.Partitions]int // targets of each partition when last looked at
-	sum    atomic.Int64
+	known  [event.Partitions]held // by each partition when last looked at
+	// targets and conditions are the sums of what is known.
+	targets, conditions atomic.Int64
 }
 
+// bounds are what a backtest may hold in memory; 0 is no bound.
+type bounds struct{ targets, conditions int64 }
+
+// held is what a partition holds in memory.
+type held struct{ targets, conditions int }
+
 func newPool(o *Options, f *fold) *pool {
-	p := &pool{fold: f, maxTargets: int64(o.MaxTargets)}
+	p := &pool{fold: f, most: bounds{int64(o.MaxTargets), int64(o.MaxConditions)}}
 	if o.Workers <= 1 {
 		return p
 	}
@@ -223,23 +228,41 @@ func (p *pool) work(queue <-chan *batch) {
 	}
 }
 
+// apply folds a message, but nothing more once a bound is passed: the reader may
+// have read ahead, and rules may ask for much of each target.
 func (p *pool) apply(partition int, d bus.Delivery) {
+	if p.failed.Load() != nil {
+		return
+	}
 	p.fold.apply(partition, d)
-	if p.maxTargets > 0 && p.fold.lots[partition].applied%countEvery == 0 {
+	if p.most != (bounds{}) {
 		p.count(partition)
 	}
 }
 
-// count looks at how many targets there are.
+// count looks at what a partition holds if it knows other targets than before.
 func (p *pool) count(partition int) {
-	n := p.fold.sides[0].partitions[partition].TargetCount()
-	sum := p.sum.Add(int64(n - p.known[partition]))
-	p.known[partition] = n
-	if sum > p.maxTargets {
-		err := fault.Newf(fault.Exhausted, "the log knows more than %d targets, which is as many as a backtest may hold in this process: run it elsewhere, with `tocsin rules backtest --nats`", p.maxTargets)
-		p.failed.CompareAndSwap(nil, &err)
+	before := p.known[partition]
+	now := held{targets: p.fold.sides[0].partitions[partition].TargetCount()}
+	if now.targets == before.targets {
+		return
+	}
+	for _, s := range p.fold.sides {
+		now.conditions += s.partitions[partition].ConditionCount()
+	}
+	p.known[partition] = now
+	targets := p.targets.Add(int64(now.targets - before.targets))
+	conditions := p.conditions.Add(int64(now.conditions - before.conditions))
+	switch most := p.most; {
+	case most.targets > 0 && targets > most.targets:
+		p.fail(fault.Newf(fault.Exhausted, "the log knows more than %d targets, which is as many as a backtest may hold in this process: run it elsewhere, with `tocsin rules backtest --nats`", most.targets))
+	case most.conditions > 0 && conditions > most.conditions:
+		p.fail(fault.Newf(fault.Exhausted, "the rules ask for more than %d courses of conditions (one for each count_true and target, and for each category of failed jobs), which is as many as a backtest may hold in this process: try fewer rules with count_true at once, or run it elsewhere, with `tocsin rules backtest --nats`", most.conditions))
 	}
 }
+
+// fail notes why folding is of no use any more.
+func (p *pool) fail(err error) { p.failed.CompareAndSwap(nil, &err) }
 
 // err returns why folding is of no use any more.
 func (p *pool) err() error {

@@ -114,7 +114,7 @@ func (p *Partition) find(about *eventv1.Target) *target {
 			token: token, target: proto.CloneOf(about), firstSeen: p.nowMs(),
 			gone: never, sampled: never, sampledBus: never, interval: p.real(usualInterval),
 		}
-		p.targets[token] = t
+		p.keep(t)
 		p.describe(t)
 		p.equip(t)
 	} else if about.GetName() != "" && about.GetName() != t.target.GetName() {
@@ -286,5 +286,12 @@ func (p *Partition) forget(t *target, at int64) {
 	}
 	t.dropped = true
 	delete(p.targets, t.token)
+	p.kinds[t.target.GetKind()]--
 	p.touch(t)
+}
+
+// keep adds a target that is not there yet.
+func (p *Partition) keep(t *target) {
+	p.targets[t.token] = t
+	p.kinds[t.target.GetKind()]++
 }

@@ -115,7 +115,7 @@ func (p *Partition) load(targets, active map[string][]byte) error {
 		if err := proto.Unmarshal(targets[key], &s); err != nil {
 			return fmt.Errorf("decode target %s: %w", token, err)
 		}
-		p.targets[token] = decodeTarget(token, &s)
+		p.keep(decodeTarget(token, &s))
 	}
 	for _, key := range sortedKeys(targets) {
 		token, suffix, _ := strings.Cut(key, "/")

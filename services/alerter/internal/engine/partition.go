@@ -36,6 +36,8 @@ type Partition struct {
 	listening int64
 
 	targets map[string]*target
+	// kinds counts them.
+	kinds map[eventv1.TargetKind]int
 	// byID and byFingerprint find the pending and firing alerts; perRule counts them.
 	byID          map[string]*alert
 	byFingerprint map[string]*alert
@@ -69,7 +71,7 @@ type dirt struct {
 func NewPartition(index int, logID string, speed float64) *Partition {
 	return &Partition{
 		index: index, logID: logID, speed: speed, listening: never,
-		targets: map[string]*target{}, byID: map[string]*alert{}, byFingerprint: map[string]*alert{}, perRule: map[string]int{},
+		targets: map[string]*target{}, kinds: map[eventv1.TargetKind]int{}, byID: map[string]*alert{}, byFingerprint: map[string]*alert{}, perRule: map[string]int{},
 		dirty: dirt{map[string]struct{}{}, map[string]struct{}{}},
 	}
 }

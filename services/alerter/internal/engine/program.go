@@ -33,7 +33,9 @@ type Program struct {
 	// key; failures is the same for each error category of an endpoint.
 	recorded map[eventv1.TargetKind][]recorded
 	failures []recorded
-	byKey    map[string]*compiled
+	// conditions counts by kind of target those of conditions, for all categories.
+	conditions map[eventv1.TargetKind]int
+	byKey      map[string]*compiled
 }
 
 // ruleGroup is the rules evaluated on one kind of thing and the slots they share.
@@ -276,6 +278,21 @@ func (p *Program) plan() {
 			g.series[i] = p.placeOf(on, s, p.recorded[targets[on]])
 		}
 	}
+	p.conditions = map[eventv1.TargetKind]int{eventv1.TargetKind_TARGET_KIND_ENDPOINT: categories * conditionsIn(p.failures)}
+	for kind, list := range p.recorded {
+		p.conditions[kind] += conditionsIn(list)
+	}
+}
+
+// conditionsIn counts the courses of conditions.
+func conditionsIn(list []recorded) int {
+	n := 0
+	for _, r := range list {
+		if r.cond != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // record returns the course that a slot asks for, if any.

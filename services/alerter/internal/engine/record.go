@@ -16,6 +16,8 @@ const (
 	maxFingerprints = 64
 	// maxSampleJobs is how many job ids an alert shows of a group of failures.
 	maxSampleJobs = 5
+	// categories is how many categories of failures there are.
+	categories = 6
 )
 
 // equip gives a target what the program needs of it: empty series and timers.
@@ -253,8 +255,8 @@ func (p *Partition) addAt(t *target, s *window.Series, r recorded, at int64) {
 	p.bounded(t, r, s.AddAt(at, 1))
 }
 
-// categoryName is the short name of a failure's category. A time limit without
-// an error is one of its own kind.
+// categoryName is the short name of a failure's category, one of as many as
+// categories says. A time limit without an error is one of its own kind.
 func categoryName(m *eventv1.JobTransitioned) string {
 	switch m.GetError().GetCategory() {
 	case eventv1.JobErrorCategory_JOB_ERROR_CATEGORY_VALIDATION:

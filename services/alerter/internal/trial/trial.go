@@ -28,6 +28,12 @@ const (
 	// maxTargets bounds what is held in memory beside the live state: 50,000 targets
 	// at 2 KiB are 100 MiB, twice that where rules are compared.
 	maxTargets = 50_000
+	// maxConditions bounds what the rules of a request make of that: a course of a
+	// condition has 1,024 steps of 24 bytes at most, so that these are 2.4 GB where each
+	// changes with every poll for hours, and some 100 bytes each, 10 MB, where hardly any
+	// does. It is room for the default rules, which ask for one of each target, with
+	// 50,000 targets, compared with themselves; or for 1,000 conditions of 100 targets.
+	maxConditions = 100_000
 	// longest bounds a backtest, whose caller may have stopped reading: a log of 10 GiB
 	// is played in a quarter of it.
 	longest = 30 * time.Minute
@@ -130,7 +136,7 @@ func send(ctx context.Context, stream grpc.ServerStreamingServer[rulev1.Backtest
 func (h *Handler) options(req *rulev1.BacktestRequest) (backtest.Options, error) {
 	o := backtest.Options{
 		LogID: h.o.LogID(), Speed: h.o.Speed, Since: req.GetSince().AsDuration(),
-		Workers: 1, Gentle: true, MaxTargets: maxTargets,
+		Workers: 1, Gentle: true, MaxTargets: maxTargets, MaxConditions: maxConditions,
 	}
 	size := 0
 	for _, list := range [][]*rulev1.RuleFile{req.GetFiles(), req.GetAgainst()} {

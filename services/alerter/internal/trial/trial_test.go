@@ -117,6 +117,17 @@ func TestWhatIsWrongIsRefusedWhole(t *testing.T) {
 	}
 }
 
+func TestWhatIsHeldBesideTheLiveStateIsBounded(t *testing.T) {
+	h := handler(t, nil)
+	for _, req := range []*rulev1.BacktestRequest{
+		{}, {Against: []*rulev1.RuleFile{{Name: "old.yaml", Text: []byte("groups: [{name: g, rules: [{alert: A, on: endpoint, expr: jobs.in_queue > 2}]}]")}}},
+	} {
+		if o, err := h.options(req); err != nil || o.MaxTargets != maxTargets || o.MaxConditions != maxConditions {
+			t.Errorf("%v: %d targets and %d conditions, %v", req, o.MaxTargets, o.MaxConditions, err)
+		}
+	}
+}
+
 func TestADeafCallerHoldsNothingUpForEver(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errLong)
