@@ -84,7 +84,13 @@ func replay(ctx context.Context, s *suite) (err error) {
 	if err := stop(); err != nil {
 		return err
 	}
-	s.add(setting, report.Figure{Name: "events, alerter started anew", Value: work.perSecond, Unit: report.PerSecond, Goal: new(40_000.0)})
+	m, err := a.Metrics(ctx)
+	if err != nil {
+		return err
+	}
+	note := fmt.Sprintf("the log was read %.0f times for all partitions and %.0f times for one",
+		m.Sum("tocsin_alerter_feed_reads_total"), m.Sum("tocsin_alerter_feed_own_readers_total"))
+	s.add(setting, report.Figure{Name: "events, alerter started anew", Value: work.perSecond, Unit: report.PerSecond, Goal: new(40_000.0), Note: note})
 	s.add(setting, report.Figure{Name: "from its start to all committed", Value: took.Seconds(), Unit: report.Seconds})
 	s.addCPU(setting, work.cpu, "event")
 	return nil

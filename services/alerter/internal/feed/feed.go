@@ -33,9 +33,14 @@ const (
 	// reading, longer than a commit takes.
 	queueSize = 512
 	// joinSettle is how long a reader waits for more partitions to join before
-	// it starts again: at a start 64 join within moments, and each would make it
-	// go back.
-	joinSettle = 25 * time.Millisecond
+	// it starts again, each of which would make it go back: 64 that are loaded from
+	// snapshots on two processors come 20 to 50 ms apart. joinPatience bounds that
+	// where others are being read for, who stand still meanwhile; at a start nobody
+	// is, so that waiting longer costs less than reading again.
+	joinSettle    = 25 * time.Millisecond
+	joinPatience  = 100 * time.Millisecond
+	startSettle   = 50 * time.Millisecond
+	startPatience = 400 * time.Millisecond
 	// retryWait is the pause after a read that ended by itself.
 	retryWait = time.Second
 	// farBehind is how many messages the shared reader goes back for a partition.
@@ -187,12 +192,31 @@ func (f *Feed) next(ctx context.Context) (context.Context, Reading, error) {
 			return nil, Reading{}, ctx.Err()
 		case <-f.arrived:
 		}
-		wait(ctx, joinSettle)
+		f.settleJoins(ctx)
 		read, stop := context.WithCancel(ctx)
 		if r, ok := f.plan(stop); ok {
 			return read, r, nil
 		}
 		stop()
+	}
+}
+
+// settleJoins waits until no more partitions join, within bounds.
+func (f *Feed) settleJoins(ctx context.Context) {
+	f.mu.Lock()
+	each, most := startSettle, startPatience
+	if f.serves() {
+		each, most = joinSettle, joinPatience
+	}
+	f.mu.Unlock()
+	for waited := time.Duration(0); waited < most; {
+		wait(ctx, each)
+		waited += each
+		select {
+		case <-f.arrived:
+		default:
+			return
+		}
 	}
 }
 
