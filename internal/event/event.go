@@ -93,12 +93,9 @@ func Unmarshal(data []byte) (*eventv1.Event, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("decode event: %d bytes: %w", len(data), ErrTooLarge)
 	}
-	e := decodeSample(data)
-	if e == nil {
-		e = new(eventv1.Event)
-		if err := proto.Unmarshal(data, e); err != nil {
-			return nil, fmt.Errorf("decode event: %w", err)
-		}
+	e := new(eventv1.Event)
+	if err := proto.Unmarshal(data, e); err != nil {
+		return nil, fmt.Errorf("decode event: %w", err)
 	}
 	if err := check(e); err != nil {
 		return nil, fmt.Errorf("decode event: %w", err)
