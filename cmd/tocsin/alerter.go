@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -27,6 +28,22 @@ func (c *alerterFlags) dial() (*grpc.ClientConn, error) {
 		return nil, proc.Usage(err)
 	}
 	return conn, nil
+}
+
+// ask calls the alerter once, within queryTimeout, and says for people why it did not
+// answer.
+func (c *alerterFlags) ask(ctx context.Context, call func(context.Context, *grpc.ClientConn) error) error {
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	if err := call(ctx, conn); err != nil {
+		return c.refused(err)
+	}
+	return nil
 }
 
 // refused says for people why the alerter did not answer.

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -45,16 +46,13 @@ func (explainCommand) Help() string {
 
 // Run prints the alert's story, then the figures behind it.
 func (c *explainCommand) Run(ctx context.Context, t cli.Terminal) error {
-	conn, err := c.dial()
+	var x *queryv1.ExplainAlertResponse
+	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		x, err = queryv1.NewQueryServiceClient(conn).ExplainAlert(ctx, &queryv1.ExplainAlertRequest{Id: c.Alert})
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	x, err := queryv1.NewQueryServiceClient(conn).ExplainAlert(ctx, &queryv1.ExplainAlertRequest{Id: c.Alert})
-	if err != nil {
-		return c.refused(err)
 	}
 	if c.JSON {
 		return printJSON(t.Out, x)
@@ -104,19 +102,16 @@ func (diagnoseCommand) Help() string {
 
 // Run prints the diagnosis, then the figures behind it.
 func (c *diagnoseCommand) Run(ctx context.Context, t cli.Terminal) error {
-	conn, err := c.dial()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
 	kinds := map[string]eventv1.TargetKind{
 		"endpoint": eventv1.TargetKind_TARGET_KIND_ENDPOINT, "pod": eventv1.TargetKind_TARGET_KIND_POD, "account": eventv1.TargetKind_TARGET_KIND_ACCOUNT,
 	}
-	x, err := queryv1.NewQueryServiceClient(conn).Diagnose(ctx, &queryv1.DiagnoseRequest{Account: c.Account, Kind: kinds[c.Kind], Target: c.Target})
+	var x *queryv1.DiagnoseResponse
+	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		x, err = queryv1.NewQueryServiceClient(conn).Diagnose(ctx, &queryv1.DiagnoseRequest{Account: c.Account, Kind: kinds[c.Kind], Target: c.Target})
+		return err
+	})
 	if err != nil {
-		return c.refused(err)
+		return err
 	}
 	if c.JSON {
 		return printJSON(t.Out, x)

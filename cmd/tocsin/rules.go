@@ -11,6 +11,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"google.golang.org/grpc"
+
 	"github.com/tocsin-dev/tocsin/cmd/tocsin/internal/cli"
 	"github.com/tocsin-dev/tocsin/internal/proc"
 	rulev1 "github.com/tocsin-dev/tocsin/proto/gen/tocsin/rule/v1"
@@ -172,16 +174,13 @@ type rulesReloadCommand struct{ alerterFlags }
 
 // Run prints what is in force then, or why nothing changed.
 func (c *rulesReloadCommand) Run(ctx context.Context, t cli.Terminal) error {
-	conn, err := c.dial()
+	var answer *rulev1.ReloadResponse
+	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		answer, err = rulev1.NewRuleServiceClient(conn).Reload(ctx, &rulev1.ReloadRequest{})
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	answer, err := rulev1.NewRuleServiceClient(conn).Reload(ctx, &rulev1.ReloadRequest{})
-	if err != nil {
-		return c.refused(err)
 	}
 	what := "the files did not change"
 	if answer.GetChanged() {
