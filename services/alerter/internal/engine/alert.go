@@ -129,6 +129,15 @@ func (p *Partition) over(a *alert, at int64, fired bool) {
 	}
 }
 
+// resolvedAt notes when an alert is over, which is never before it fired.
+func (p *Partition) resolvedAt(a *alert, at int64) {
+	a.told.ResolvedAt = timestamppb.New(p.shown(at))
+	if fired := a.told.GetFiredAt(); fired != nil && fired.AsTime().After(a.told.GetResolvedAt().AsTime()) {
+		a.told.ResolvedAt = proto.CloneOf(fired)
+	}
+	lasted(a.told)
+}
+
 // touchAlert notes that an alert's record must be written.
 func (p *Partition) touchAlert(a *alert) { p.dirty.alerts[a.told.GetId()] = struct{}{} }
 

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tocsin-dev/tocsin/services/alerter/internal/expr"
@@ -124,15 +123,6 @@ func (p *Partition) firedAt(at int64) *timestamppb.Timestamp {
 		return timestamppb.New(p.step.message.Time)
 	}
 	return timestamppb.New(p.shown(at))
-}
-
-// resolvedAt notes when an alert is over, which is never before it fired.
-func (p *Partition) resolvedAt(a *alert, at int64) {
-	a.told.ResolvedAt = timestamppb.New(p.shown(at))
-	if fired := a.told.GetFiredAt(); fired != nil && fired.AsTime().After(a.told.GetResolvedAt().AsTime()) {
-		a.told.ResolvedAt = proto.CloneOf(fired)
-	}
-	lasted(a.told)
 }
 
 // real turns a duration of the world into milliseconds of the clock.
