@@ -33,10 +33,10 @@ const (
 	// reading, longer than a commit takes.
 	queueSize = 512
 	// joinSettle is how long a reader waits for more partitions to join before
-	// it starts again, each of which would make it go back: 64 that are loaded from
-	// snapshots on two processors come 20 to 50 ms apart. joinPatience bounds that
-	// where others are being read for, who stand still meanwhile; at a start nobody
-	// is, so that waiting longer costs less than reading again.
+	// it starts again, each of which would make it go back, as long as more come.
+	// joinPatience bounds that where others are being read for, who stand still
+	// meanwhile. At a start nobody is: with 25 ms in all NATS spent 18 us a message on
+	// sending again what it had sent, and with these the log was read once (6 us).
 	joinSettle    = 25 * time.Millisecond
 	joinPatience  = 100 * time.Millisecond
 	startSettle   = 50 * time.Millisecond

@@ -41,7 +41,8 @@ type RuleServiceClient interface {
 	// fired: progress while it reads, then the firings by their starts, those of the
 	// old rules last, and one summary. It changes nothing. INVALID_ARGUMENT, with every
 	// mistake in the message, when the rules are wrong; RESOURCE_EXHAUSTED while
-	// another one runs in this replica, or when there are too many rules or targets;
+	// another one runs in this replica, or when there are too many rules, targets or
+	// courses of conditions;
 	// NOT_FOUND when nothing is recorded.
 	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BacktestResponse], error)
 }
@@ -99,7 +100,8 @@ type RuleServiceServer interface {
 	// fired: progress while it reads, then the firings by their starts, those of the
 	// old rules last, and one summary. It changes nothing. INVALID_ARGUMENT, with every
 	// mistake in the message, when the rules are wrong; RESOURCE_EXHAUSTED while
-	// another one runs in this replica, or when there are too many rules or targets;
+	// another one runs in this replica, or when there are too many rules, targets or
+	// courses of conditions;
 	// NOT_FOUND when nothing is recorded.
 	Backtest(*BacktestRequest, grpc.ServerStreamingServer[BacktestResponse]) error
 	mustEmbedUnimplementedRuleServiceServer()
