@@ -8,8 +8,8 @@
 //
 // Everything that the log still has is played, also what was recorded before the
 // time that is asked about: windows, waits, latches of `until` and what is known of
-// targets are then as they were in the alerter. Only firings that end within the
-// time that was asked about are told.
+// targets are then as they were in the alerter, as far as the log reaches back. Only
+// firings that end within the time that was asked about are told.
 package backtest
 
 import (
